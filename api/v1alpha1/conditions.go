@@ -1,0 +1,181 @@
+package v1alpha1
+
+// Finalizer keeps a DstackServer until the workload has its own settings back
+// and no server pod asks the policy server any more.
+const Finalizer = Group + "/release"
+
+const (
+	// AnnotationAcknowledgeDataLoss, set to "true" on a DstackServer, lets the
+	// operator restart a server whose database lies on no persistent volume.
+	AnnotationAcknowledgeDataLoss = Group + "/acknowledge-data-loss"
+)
+
+// Condition types. All but Reconciling and Stalled are good when True.
+const (
+	// ConditionAccepted says that the object is valid and what it names exists.
+	// Both kinds.
+	ConditionAccepted = "Accepted"
+	// ConditionProgrammed of an IsolationProfile is True when every policy server
+	// pod decides by it and the running settings of the server include what it
+	// needs.
+	ConditionProgrammed = "Programmed"
+	// ConditionConnected of a DstackServer is True when every server pod answers
+	// and runs a supported release of dstack. Unknown while no pod runs.
+	ConditionConnected = "Connected"
+	// ConditionPolicyPluginReady of a DstackServer is True when every replica of
+	// the policy server is ready and decides by the desired revision.
+	ConditionPolicyPluginReady = "PolicyPluginReady"
+	// ConditionSettingsApplied of a DstackServer is True when all settings are in
+	// the workload and every server pod runs with them.
+	ConditionSettingsApplied = "SettingsApplied"
+	// ConditionUnmatchedProjectsCovered of a DstackServer is True when the policy
+	// for projects that no profile names is in force as its spec says.
+	ConditionUnmatchedProjectsCovered = "UnmatchedProjectsCovered"
+	// ConditionReady sums up: of an IsolationProfile Accepted and Programmed, of a
+	// DstackServer all of the above. Both kinds.
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while the operator or the cluster still works
+	// towards the desired state. Both kinds.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True when nothing will move until somebody acts; the
+	// message says who and how. Both kinds.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons used with more than one condition.
+const (
+	// ReasonPending: not looked at yet.
+	ReasonPending = "Pending"
+	// ReasonReady with Ready=True, and ReasonSucceeded with Reconciling=False and
+	// Stalled=False: nothing is left to do.
+	ReasonReady     = "Ready"
+	ReasonSucceeded = "Succeeded"
+	// ReasonProgressing with Reconciling=True: work is under way.
+	ReasonProgressing = "Progressing"
+	// ReasonReconcileError: a request to the API server failed; it is retried.
+	ReasonReconcileError = "ReconcileError"
+	// ReasonReleasing: the object is being deleted and its settings are taken
+	// back.
+	ReasonReleasing = "Releasing"
+	// ReasonDisabled: spec.injection is Disabled; the server runs without policy.
+	ReasonDisabled = "Disabled"
+)
+
+// Reasons used with Accepted.
+const (
+	// ReasonAccepted: valid, and all that is named exists.
+	ReasonAccepted = "Accepted"
+	// ReasonServerNotFound of a profile: no DstackServer of that name is in its
+	// namespace. Create it, or mend spec.serverRef.
+	ReasonServerNotFound = "ServerNotFound"
+	// ReasonServerNotAccepted of a profile: its DstackServer is not accepted; see
+	// there.
+	ReasonServerNotAccepted = "ServerNotAccepted"
+	// ReasonInvalidException of a profile: an exception cannot work. The rest of
+	// the profile is in force.
+	ReasonInvalidException = "InvalidException"
+	// ReasonInvalidSpec: a field has a value that this release does not know. What
+	// it is about is treated as denied.
+	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonWorkloadNotFound of a server: the workload does not exist. Create it,
+	// or mend spec.workload by making a new DstackServer.
+	ReasonWorkloadNotFound = "WorkloadNotFound"
+	// ReasonContainerNotFound of a server: the workload has no such container, or
+	// several and none is named. Set spec.workload.container.
+	ReasonContainerNotFound = "ContainerNotFound"
+	// ReasonWorkloadClaimed of a server: an older DstackServer names the same
+	// workload. Delete one of the two.
+	ReasonWorkloadClaimed = "WorkloadClaimed"
+)
+
+// Reasons used with Programmed.
+const (
+	// ReasonProgrammed: the policy is served everywhere and the running settings
+	// include what it needs.
+	ReasonProgrammed = "Programmed"
+	// ReasonAuditOnly: the profile only counts and logs.
+	ReasonAuditOnly = "AuditOnly"
+	// ReasonControlNotEnforceable: a denied control is enforced by nothing; the
+	// message says what is missing.
+	ReasonControlNotEnforceable = "ControlNotEnforceable"
+	// ReasonPolicyServersNotReady: a policy server is not ready or decides by an
+	// older revision.
+	ReasonPolicyServersNotReady = "PolicyServersNotReady"
+	// ReasonSettingsNotRunning: a server pod still runs without the settings.
+	ReasonSettingsNotRunning = "SettingsNotRunning"
+	// ReasonNoServerPods: no pod of the server runs, so nothing can be said.
+	ReasonNoServerPods = "NoServerPods"
+)
+
+// Reasons used with Connected.
+const (
+	// ReasonConnected: all server pods answer.
+	ReasonConnected = "Connected"
+	// ReasonUnreachable: a server pod does not answer its API.
+	ReasonUnreachable = "Unreachable"
+	// ReasonUnsupportedRelease: the release of dstack is older than the operator
+	// supports, or creates runs without asking any plugin.
+	ReasonUnsupportedRelease = "UnsupportedRelease"
+	// ReasonTokenRejected: the server refuses the admin token.
+	ReasonTokenRejected = "TokenRejected"
+	// ReasonTokenNotFound: the Secret or the key with the admin token is missing
+	// or empty.
+	ReasonTokenNotFound = "TokenNotFound"
+)
+
+// Reasons used with PolicyPluginReady.
+const (
+	// ReasonServing: every replica decides by the desired revision.
+	ReasonServing = "Serving"
+	// ReasonRollingOut: replicas of the policy server are not ready yet.
+	ReasonRollingOut = "RollingOut"
+	// ReasonRevisionBehind: a replica decides by an older revision.
+	ReasonRevisionBehind = "RevisionBehind"
+	// ReasonUpgrading: the replicas run different builds of the operator.
+	ReasonUpgrading = "Upgrading"
+	// ReasonApplyFailed: an object of the operator's own cannot be applied.
+	ReasonApplyFailed = "ApplyFailed"
+	// ReasonTokenInvalid: the policy server's own Secret lacks its token.
+	ReasonTokenInvalid = "TokenInvalid"
+)
+
+// Reasons used with SettingsApplied.
+const (
+	// ReasonApplied: all settings are in the workload and in every pod.
+	ReasonApplied = "Applied"
+	// ReasonWaitingForPolicyServers: the server is told to ask the policy server
+	// only when all replicas are ready.
+	ReasonWaitingForPolicyServers = "WaitingForPolicyServers"
+	// ReasonRolloutInProgress: pods with the settings are on their way.
+	ReasonRolloutInProgress = "RolloutInProgress"
+	// ReasonFieldConflict: another manager sets the same field to something else.
+	ReasonFieldConflict = "FieldConflict"
+	// ReasonConfigMountClash: a volume of the user's is mounted exactly where the
+	// merged config.yml would be.
+	ReasonConfigMountClash = "ConfigMountClash"
+	// ReasonWouldLoseDatabase: a restart would lose the server's database.
+	ReasonWouldLoseDatabase = "WouldLoseDatabase"
+	// ReasonInjectionFailed: the first pod with the settings failed, so they were
+	// taken back.
+	ReasonInjectionFailed = "InjectionFailed"
+	// ReasonPodFailing: a pod with the settings fails; earlier ones worked, so the
+	// settings stay.
+	ReasonPodFailing = "PodFailing"
+	// ReasonRolloutBlocked: the workload is paused or its strategy keeps pods from
+	// being replaced.
+	ReasonRolloutBlocked = "RolloutBlocked"
+	// ReasonProxyInTheWay: specs would travel through an HTTP proxy.
+	ReasonProxyInTheWay = "ProxyInTheWay"
+	// ReasonConfigDisabled: the server is told not to read its config.yml, so it
+	// would load no plugin.
+	ReasonConfigDisabled = "ConfigDisabled"
+	// ReasonInvalidWorkload: the API server refuses the workload with the settings
+	// in it.
+	ReasonInvalidWorkload = "InvalidWorkload"
+)
+
+// Reasons used with UnmatchedProjectsCovered, besides those of Programmed.
+const (
+	// ReasonCovered: projects that no profile names get what the spec says.
+	ReasonCovered = "Covered"
+)

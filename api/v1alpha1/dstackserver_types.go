@@ -1,0 +1,427 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// WorkloadKind is the kind of workload that runs a dstack server.
+//
+// +kubebuilder:validation:Enum=Deployment;StatefulSet
+type WorkloadKind string
+
+// The kinds of workload that can be injected into.
+const (
+	WorkloadDeployment  WorkloadKind = "Deployment"
+	WorkloadStatefulSet WorkloadKind = "StatefulSet"
+)
+
+// WorkloadReference names the user's own workload that runs the dstack server.
+//
+// +kubebuilder:validation:XValidation:rule="self.kind == oldSelf.kind && self.name == oldSelf.name",message="workload kind and name must not change: delete this DstackServer, which gives the workload back, and create one for the other workload",reason=FieldValueForbidden
+type WorkloadReference struct {
+	// kind is Deployment or StatefulSet.
+	//
+	// +required
+	Kind WorkloadKind `json:"kind"`
+
+	// name of the workload, in the same namespace.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// container that runs the dstack server. It may be left out when the workload
+	// has only one container, init containers aside.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Container string `json:"container,omitempty"`
+}
+
+// ServerAPI says how to talk to the dstack server's HTTP API.
+type ServerAPI struct {
+	// port of the API in each server pod. Default: 3000.
+	//
+	// +optional
+	// +kubebuilder:default=3000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+
+	// adminTokenSecretRef names the Secret key that holds the token of a global
+	// administrator of this dstack server. The token is sent to the server's own
+	// pods only. This release uses it to check that the token is accepted.
+	//
+	// +optional
+	AdminTokenSecretRef *SecretKeyReference `json:"adminTokenSecretRef,omitempty"`
+}
+
+// Injection says whether the operator sets what it needs in the workload.
+//
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type Injection string
+
+const (
+	// InjectionEnabled applies settings, plugin and init container to the
+	// workload, and nothing that another manager owns.
+	InjectionEnabled Injection = "Enabled"
+	// InjectionDisabled gives back all that was set.
+	InjectionDisabled Injection = "Disabled"
+)
+
+// Delivery is the way in which the policy plugin gets into the dstack server.
+//
+// +kubebuilder:validation:Enum=Python;REST
+type Delivery string
+
+const (
+	// DeliveryPython adds a small plugin to the server process: authenticated,
+	// works for runs with files, tells what the process really runs with.
+	DeliveryPython Delivery = "Python"
+	// DeliveryREST uses dstack's built-in rest_plugin: nothing of ours in the
+	// server process, but no authentication, runs with files are answered with an
+	// internal error, and HTTP_PROXY is honoured.
+	DeliveryREST Delivery = "REST"
+)
+
+// ResourceRequirements are the compute resources of a container, as in a pod.
+type ResourceRequirements struct {
+	// requests is what the container is given at least.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=8
+	Requests map[string]resource.Quantity `json:"requests,omitempty"`
+
+	// limits is what the container may use at most.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=8
+	Limits map[string]resource.Quantity `json:"limits,omitempty"`
+}
+
+// PolicyPlugin configures the policy server and its plugin in the dstack
+// server.
+type PolicyPlugin struct {
+	// delivery is Python (default) or REST.
+	//
+	// +optional
+	// +kubebuilder:default=Python
+	Delivery Delivery `json:"delivery,omitempty"`
+
+	// replicas of the policy server. While none is reachable dstack refuses every
+	// run, so keep two or more. Default: 2.
+	//
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=16
+	Replicas int32 `json:"replicas,omitempty"`
+
+	// resources of each policy server pod. Default: requests of 20m CPU and 64Mi
+	// memory, a memory limit of 256Mi, and no CPU limit.
+	//
+	// +optional
+	Resources *ResourceRequirements `json:"resources,omitempty"`
+
+	// imagePullSecrets name the Secrets with which the operator's image is pulled
+	// for the policy server. The init container in the server's pods is pulled
+	// with the secrets of that workload.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	ImagePullSecrets []LocalObjectReference `json:"imagePullSecrets,omitempty"`
+
+	// runAsUser is the numeric user of the init container that is added to the
+	// server's pods; it must be able to read the server's config.yml. Default: the
+	// user of the server's container, else of its pod, else 0, which is what
+	// dstack's own image runs as.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	RunAsUser *int64 `json:"runAsUser,omitempty"`
+}
+
+// UnmatchedProjects is the policy for projects that no profile names.
+type UnmatchedProjects struct {
+	// level is the preset for projects that no profile names.
+	//
+	// +required
+	Level Level `json:"level"`
+
+	// levelVersion pins what the level means. Default: v1.
+	//
+	// +optional
+	// +kubebuilder:default=v1
+	LevelVersion LevelVersion `json:"levelVersion,omitempty"`
+
+	// enforcement is Enforce or Audit. On a server in use, begin with Audit.
+	//
+	// +required
+	Enforcement Enforcement `json:"enforcement"`
+}
+
+// DstackServerSpec describes a dstack server that already runs, and how the
+// operator may change it.
+type DstackServerSpec struct {
+	// workload is the user's own Deployment or StatefulSet that runs the server.
+	// One workload belongs to one DstackServer: the oldest one that names it.
+	//
+	// +required
+	Workload WorkloadReference `json:"workload"`
+
+	// api says how to talk to the server. Its pods are addressed one by one.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	API ServerAPI `json:"api,omitzero"`
+
+	// serverDir is the directory in which the server keeps its config.yml.
+	// Default: /root/.dstack/server, as in dstack's image.
+	//
+	// +optional
+	// +kubebuilder:default="/root/.dstack/server"
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/[^/[:cntrl:]]+)+$') && !self.matches('/[.][.]?(/|$)')",message="serverDir must be an absolute and clean path: start with /, name no . or .. component, hold no empty component, no control character and no trailing /",reason=FieldValueInvalid
+	ServerDir string `json:"serverDir,omitempty"`
+
+	// injection is Enabled (default: apply what is needed to the workload, which
+	// restarts the server when it changes) or Disabled (give back all of it).
+	//
+	// +optional
+	// +kubebuilder:default=Enabled
+	Injection Injection `json:"injection,omitempty"`
+
+	// policyPlugin configures the policy server and its plugin in the server.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	PolicyPlugin PolicyPlugin `json:"policyPlugin,omitzero"`
+
+	// unmatchedProjects is the policy for projects that no profile names. It has
+	// no default, because any dstack user may create a project: the choice is too
+	// heavy to be silent.
+	//
+	// +required
+	UnmatchedProjects UnmatchedProjects `json:"unmatchedProjects"`
+}
+
+// RunningSettings is what the server's pods run with, the weakest over all of
+// them, those that are terminating included.
+type RunningSettings struct {
+	// pods is the number of server pods that were looked at.
+	//
+	// +required
+	Pods int32 `json:"pods"`
+
+	// policyPods is the number of those pods that ask the policy server.
+	//
+	// +required
+	PolicyPods int32 `json:"policyPods"`
+
+	// networkMode is the weakest network mode (2, then 1, then 3) of these pods.
+	// A pod whose mode cannot be known counts as 2.
+	//
+	// +optional
+	NetworkMode NetworkMode `json:"networkMode,omitempty"`
+
+	// deliveries lists the ways in which these pods ask the policy server.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=2
+	Deliveries []Delivery `json:"deliveries,omitempty"`
+}
+
+// PolicyRevisions are the digests of what is decided.
+type PolicyRevisions struct {
+	// desired is the revision of the objects as they are now.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Desired string `json:"desired,omitempty"`
+
+	// served is the revision that every policy server pod decides by. It is empty
+	// while they differ or one does not answer.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Served string `json:"served,omitempty"`
+}
+
+// SettingsRevisions are the digests of what is put into the pod template.
+type SettingsRevisions struct {
+	// applied is the revision that was last applied to the workload.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Applied string `json:"applied,omitempty"`
+
+	// proven is the last applied revision with which a server pod became ready.
+	// Until there is one, a failure of our part takes the settings back.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Proven string `json:"proven,omitempty"`
+
+	// rejected is the revision that was taken back because its first pod failed.
+	// It is tried again when the DstackServer's spec or the settings change.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Rejected string `json:"rejected,omitempty"`
+}
+
+// InjectedState says what became of one item that the operator sets in the
+// workload.
+//
+// +kubebuilder:validation:Enum=Applied;Conflict;Withheld
+type InjectedState string
+
+const (
+	// InjectedApplied: the item is set.
+	InjectedApplied InjectedState = "Applied"
+	// InjectedConflict: another manager sets the item to something else.
+	InjectedConflict InjectedState = "Conflict"
+	// InjectedWithheld: the item was left out because one that it depends on is in
+	// conflict.
+	InjectedWithheld InjectedState = "Withheld"
+)
+
+// InjectedItem is one item that the operator sets in the workload.
+type InjectedItem struct {
+	// name of the item: an environment variable, or such as "volume NAME".
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name"`
+
+	// state says what became of it.
+	//
+	// +required
+	State InjectedState `json:"state"`
+
+	// manager is the field manager that owns the item in conflict.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Manager string `json:"manager,omitempty"`
+}
+
+// DstackServerStatus is what the operator says of a dstack server.
+type DstackServerStatus struct {
+	// observedGeneration is the generation of the spec that this status is about.
+	//
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions tell how far it has come: Accepted, Connected,
+	// PolicyPluginReady, SettingsApplied, UnmatchedProjectsCovered, Ready, and,
+	// abnormal when true, Reconciling and Stalled.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// release of dstack that the server's pods run, the oldest of them.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Release string `json:"release,omitempty"`
+
+	// profiles is the number of profiles that name this server.
+	//
+	// +optional
+	Profiles int32 `json:"profiles,omitempty"`
+
+	// plannedNetworkMode is the network mode that the profiles ask for together.
+	//
+	// +optional
+	PlannedNetworkMode NetworkMode `json:"plannedNetworkMode,omitempty"`
+
+	// running is what the server's pods run with. Decisions rest on it, not on
+	// what is planned.
+	//
+	// +optional
+	Running *RunningSettings `json:"running,omitempty"`
+
+	// policyRevision tells which policy is decided by.
+	//
+	// +optional
+	PolicyRevision PolicyRevisions `json:"policyRevision,omitzero"`
+
+	// settingsRevision tells which settings were put into the workload.
+	//
+	// +optional
+	SettingsRevision SettingsRevisions `json:"settingsRevision,omitzero"`
+
+	// injected lists the items that the operator sets in the workload, never
+	// their values.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Injected []InjectedItem `json:"injected,omitempty"`
+
+	// warnings name what does not stop the operator but should be known, such as
+	// an outage of seconds at each change of settings.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=512
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// DstackServer is a dstack server that already runs in this namespace and that
+// the operator keeps isolated as the IsolationProfiles ask.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=dsrv,categories=dstack
+// +kubebuilder:printcolumn:name="Workload",type=string,JSONPath=`.spec.workload.name`
+// +kubebuilder:printcolumn:name="Release",type=string,JSONPath=`.status.release`
+// +kubebuilder:printcolumn:name="Profiles",type=integer,JSONPath=`.status.profiles`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Delivery",type=string,priority=1,JSONPath=`.spec.policyPlugin.delivery`
+// +kubebuilder:printcolumn:name="NetworkMode",type=integer,priority=1,JSONPath=`.status.running.networkMode`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be at most 40 characters of a-z, 0-9 and -, begin with a letter and end with a letter or digit: the names of Services are made of it",reason=FieldValueInvalid
+type DstackServer struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the standard object metadata.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec describes the server and how the operator may change it.
+	//
+	// +required
+	Spec DstackServerSpec `json:"spec"`
+
+	// status is what the operator says of the server.
+	//
+	// +optional
+	// +kubebuilder:default={conditions: {{type: "Accepted", status: "Unknown", reason: "Pending", message: "waiting for the operator", lastTransitionTime: "1970-01-01T00:00:00Z"}, {type: "Ready", status: "Unknown", reason: "Pending", message: "waiting for the operator", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
+	Status DstackServerStatus `json:"status,omitzero"`
+}
+
+// DstackServerList is a list of DstackServers.
+//
+// +kubebuilder:object:root=true
+type DstackServerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []DstackServer `json:"items"`
+}

@@ -1,0 +1,142 @@
+package isolation
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+)
+
+// Plan is what the settings of the whole server should be. dstack reads them
+// at its start and holds them for all projects.
+type Plan struct {
+	// NetworkMode is 3 if every policy that enforces denies the host network and
+	// no exception lifts it, 2 if every one allows it, else 1.
+	NetworkMode v1alpha1.NetworkMode
+	// loosest and strictest are the policies that keep the mode from being
+	// stricter or looser; nil if there is no such policy.
+	loosest, strictest *Profile
+}
+
+// Strictness orders network modes from loosest to strictest: 2, 1, 3. A mode
+// that is not known counts as 2.
+func Strictness(mode v1alpha1.NetworkMode) int {
+	switch mode {
+	case v1alpha1.NetworkModeBridge:
+		return 2
+	case v1alpha1.NetworkModeHostForDistributed:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// Weaker is the weaker of two network modes.
+func Weaker(a, b v1alpha1.NetworkMode) v1alpha1.NetworkMode {
+	if Strictness(a) <= Strictness(b) {
+		return a
+	}
+	return b
+}
+
+// plan looks at the values that are enforced by the profiles and by
+// unmatchedProjects, never at the projects that exist: new ones appear at any
+// time. Profiles in audit mode have no say. unmatchedProjects in audit mode
+// enforces nothing, so its projects must keep the host network.
+func plan(e *Effective, now time.Time) Plan {
+	var p Plan
+	allDenied, allAllowed := true, true
+	look := func(profile *Profile, mode string) {
+		if mode != ModeDenied {
+			allDenied = false
+			if p.loosest == nil || mode == ModeAllowed {
+				p.loosest = profile
+			}
+		}
+		if mode != ModeAllowed {
+			allAllowed = false
+			if p.strictest == nil || mode == ModeDenied && p.strictest.Values[HostNetwork].Mode != ModeDenied {
+				p.strictest = profile
+			}
+		}
+	}
+	for _, profile := range e.Profiles {
+		if profile.Enforce {
+			look(profile, plannedHostNetwork(profile, now))
+		}
+	}
+	unmatched := ModeAllowed
+	if e.Unmatched.Enforce {
+		unmatched = plannedHostNetwork(e.Unmatched, now)
+	}
+	look(e.Unmatched, unmatched)
+
+	switch {
+	case allDenied:
+		p.NetworkMode = v1alpha1.NetworkModeBridge
+	case allAllowed:
+		p.NetworkMode = v1alpha1.NetworkModeHostWhenPossible
+	default:
+		p.NetworkMode = v1alpha1.NetworkModeHostForDistributed
+	}
+	return p
+}
+
+// plannedHostNetwork is the profile's value of hostNetwork. An exception that
+// lifts a denial for somebody needs a server on which the host network can be
+// had by distributed tasks.
+func plannedHostNetwork(p *Profile, now time.Time) string {
+	mode := p.Values[HostNetwork].Mode
+	if mode == ModeDenied && p.mayLift(HostNetwork, now) {
+		return ModeDistributedOnly
+	}
+	return mode
+}
+
+// Effect is one way in which the plan differs from what a profile asks for.
+type Effect struct {
+	Control Control
+	Message string
+}
+
+// Gained tells where the plan is stricter than the profile asks, and Lost
+// which wish of the profile it cannot meet, each with who is the cause.
+func (e *Effective) Gained(p *Profile) []Effect {
+	mode := e.Plan.NetworkMode
+	because := e.Plan.strictest
+	if because == nil || because == p {
+		return nil
+	}
+	var what string
+	switch asked := p.Values[HostNetwork].Mode; {
+	case asked == ModeAllowed && mode == v1alpha1.NetworkModeHostForDistributed:
+		what = "jobs get the host network only in tasks of more than one node"
+	case asked != ModeDenied && mode == v1alpha1.NetworkModeBridge:
+		what = "no job gets the host network"
+	default:
+		return nil
+	}
+	return []Effect{{HostNetwork, fmt.Sprintf(
+		"%s, because the whole server has one network mode and %s asks for hostNetwork %s",
+		what, because.Ref, because.Values[HostNetwork].Mode)}}
+}
+
+// Lost: see Gained.
+func (e *Effective) Lost(p *Profile) []Effect {
+	because := e.Plan.loosest
+	denied := p.Values[HostNetwork].Mode == ModeDenied
+	distributed := p.Values[DistributedTasks].Mode == ModeAllowed
+	if e.Plan.NetworkMode != v1alpha1.NetworkModeHostForDistributed || !denied || !distributed || because == nil || because == p {
+		return nil
+	}
+	asks := because.Values[HostNetwork].Mode
+	switch {
+	case !because.Enforce:
+		asks = "nothing (it only audits)"
+	case asks == ModeDenied:
+		asks += " with an exception"
+	}
+	return []Effect{{HostNetwork, fmt.Sprintf(
+		"tasks of more than one node are refused instead of running on a bridge network, because the whole server has one network mode and %s asks for hostNetwork %s",
+		because.Ref, asks)}}
+}
