@@ -6,12 +6,8 @@
 package policy
 
 import (
-	"errors"
-	"time"
-
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
-	"github.com/dstack-isolation/operator/internal/isolation"
 )
 
 // Request is one request of dstack's plugin protocol.
@@ -83,14 +79,3 @@ type Reason struct {
 // ControlSpec stands in Reason.Control for a specification whose shape is not
 // understood. No profile allows that.
 const ControlSpec = "spec"
-
-// Parse reads a body strictly.
-func Parse(kind dstack.ApplyKind, body []byte) (*Request, error) {
-	return nil, errors.New("not yet")
-}
-
-// Decide decides.
-func Decide(eff *isolation.Effective, running Running, req *Request, now time.Time) Decision {
-	return Decision{Message: "everything is refused [isolation rev=" + eff.Revision + "]", Revision: eff.Revision,
-		Reasons: []Reason{{Control: ControlSpec}}}
-}

@@ -1,0 +1,210 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
+)
+
+// rules has one rule a control. A control without one fails the tests.
+var rules = [isolation.ControlCount]rule{
+	isolation.HostSSH:          hostSSH,
+	isolation.Privileged:       privileged,
+	isolation.InstanceVolumes:  instanceVolumes,
+	isolation.HostNetwork:      hostNetwork,
+	isolation.DistributedTasks: distributedTasks,
+}
+
+// rule finds what a value of its control refuses in a run. It is asked with
+// every value, the loosest included, and must refuse under a value that it does
+// not know.
+type rule func(isolation.Value, *subject) []finding
+
+// subject is a run and what a rule may know of its surroundings.
+type subject struct {
+	run
+	// project is the project's name, quoted for messages.
+	project string
+	// networkMode is the weakest that may hold; 0 if it is not known.
+	networkMode v1alpha1.NetworkMode
+}
+
+// finding is one thing that a rule refuses.
+type finding struct {
+	field, message string
+}
+
+// verdict is a reason with the profiles that ask for it.
+type verdict struct {
+	Reason
+	by []*isolation.Profile
+}
+
+func (v verdict) same(w verdict) bool { return v.Control == w.Control && v.Field == w.Field }
+
+// Decide tells what becomes of a request under the policy. It is pure and
+// deterministic, and does not depend on the order of keys. eff must not be nil.
+//
+// Kinds of object that no control is about are allowed if their specification
+// is an object in which no key stands twice.
+func Decide(eff *isolation.Effective, running Running, req *Request, now time.Time) Decision {
+	d := decider{project: eff.ForProject(req.Project)}
+	d.subject.project = quote(req.Project)
+	var problems []problem
+	if req.Kind == dstack.KindRun {
+		d.subject.run, problems = readRun(req.Spec)
+	} else {
+		problems = checkOther(req)
+	}
+	// Without a type there is no run to judge.
+	d.isRun = req.Kind == dstack.KindRun && d.subject.nodes > 0
+	d.subject.networkMode = networkMode(running, req.Process)
+
+	enforced := d.project.Enforced(req.User, now)
+	reasons := append(d.notUnderstood(req.Kind, problems), d.judge(&enforced)...)
+	decision := Decision{
+		Allowed:  len(reasons) == 0,
+		Reasons:  plain(reasons),
+		Lifted:   d.lifted(&enforced, reasons),
+		Revision: d.project.Revision,
+	}
+	if d.project.HasAudit() {
+		counted := d.project.Counted(req.User, now)
+		decision.Audited = plain(without(d.judge(&counted), reasons))
+	}
+	if !decision.Allowed {
+		decision.Message = d.message(reasons)
+	}
+	return decision
+}
+
+type decider struct {
+	project isolation.Project
+	subject subject
+	isRun   bool
+}
+
+// networkMode is the weaker of what the pods run with and what the asking
+// process says of itself. A process that does not speak at all leaves the word
+// to the pods; one that cannot tell counts as the weakest.
+func networkMode(running Running, process *Process) v1alpha1.NetworkMode {
+	switch {
+	case process == nil:
+		return running.NetworkMode
+	case process.JobNetworkMode == nil:
+		return 0
+	}
+	return isolation.Weaker(running.NetworkMode, v1alpha1.NetworkMode(*process.JobNetworkMode))
+}
+
+// checkOther looks at a specification of which nothing is read.
+func checkOther(req *Request) []problem {
+	if !slices.Contains(dstack.ApplyKinds(), req.Kind) {
+		return []problem{{what: "is of a kind that is not known to this release"}}
+	}
+	if problems := checkStructure(req.Spec); problems != nil {
+		return problems
+	}
+	dec := newDecoder(req.Spec)
+	_, err := dec.ReadValue()
+	if err == nil {
+		err = atEnd(dec)
+	}
+	if err != nil {
+		return []problem{{what: describe(err)}}
+	}
+	return nil
+}
+
+// notUnderstood turns problems into reasons, which hold under every policy.
+func (d *decider) notUnderstood(kind dstack.ApplyKind, problems []problem) []verdict {
+	var reasons []verdict
+	for _, p := range problems {
+		field := p.String()
+		subject := field
+		if field == "" {
+			field, subject = "spec", "it"
+		}
+		reasons = append(reasons, verdict{Reason: Reason{
+			Control: ControlSpec,
+			Field:   field,
+			Message: fmt.Sprintf("this %s is not understood and so not allowed in project %s: %s %s",
+				label(string(kind)), d.subject.project, subject, p.what),
+		}})
+	}
+	return reasons
+}
+
+// judge asks the rule of each control.
+func (d *decider) judge(policy *isolation.Policy) []verdict {
+	if !d.isRun {
+		return nil
+	}
+	var reasons []verdict
+	for _, c := range isolation.AllControls() {
+		held := &policy[c]
+		for _, f := range rules[c](held.Value, &d.subject) {
+			reasons = append(reasons, verdict{
+				Reason: Reason{Control: string(c.Name()), Field: f.field, Message: f.message, Profiles: names(held.By)},
+				by:     held.By,
+			})
+		}
+	}
+	return reasons
+}
+
+// lifted finds the exceptions whose own profile would have refused something
+// that is not refused.
+func (d *decider) lifted(policy *isolation.Policy, reasons []verdict) []string {
+	if !d.isRun {
+		return nil
+	}
+	var lifted []string
+	for _, c := range isolation.AllControls() {
+		for _, name := range policy[c].Lifted {
+			if d.wouldRefuse(c, name, reasons) && !slices.Contains(lifted, name) {
+				lifted = append(lifted, name)
+			}
+		}
+	}
+	return lifted
+}
+
+// wouldRefuse tells whether the profile of the exception, named
+// PROFILE/EXCEPTION, refuses something by the control that is not among reasons.
+func (d *decider) wouldRefuse(c isolation.Control, exception string, reasons []verdict) bool {
+	profile, _, _ := strings.Cut(exception, "/")
+	for _, p := range d.project.Governing {
+		if p.Name != profile {
+			continue
+		}
+		for _, f := range rules[c](p.Values[c], &d.subject) {
+			v := verdict{Reason: Reason{Control: string(c.Name()), Field: f.field}}
+			if !slices.ContainsFunc(reasons, v.same) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// without leaves out what is among others.
+func without(reasons, others []verdict) []verdict {
+	return slices.DeleteFunc(reasons, func(v verdict) bool { return slices.ContainsFunc(others, v.same) })
+}
+
+func plain(verdicts []verdict) []Reason {
+	if len(verdicts) == 0 {
+		return nil
+	}
+	reasons := make([]Reason, len(verdicts))
+	for i, v := range verdicts {
+		reasons[i] = v.Reason
+	}
+	return reasons
+}

@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/dstack-isolation/operator/internal/isolation"
+)
+
+const (
+	// maxMessage, maxHints and maxRefs bound, in characters, a whole refusal, the
+	// hints in it, and the profiles named for one reason.
+	maxMessage = 2000
+	maxHints   = 500
+	maxRefs    = 400
+	// maxQuoted bounds a value that somebody else chose.
+	maxQuoted = 60
+)
+
+// quote makes a value that somebody else chose safe to show: in quotes, without
+// control characters, bounded.
+func quote(s string) string {
+	q := []byte{'"'}
+	for _, r := range s {
+		one := strconv.QuoteRune(r)
+		one = one[1 : len(one)-1]
+		switch r {
+		case '"':
+			one = `\"`
+		case '\'':
+			one = `'`
+		}
+		if len(q)+len(one) > maxQuoted-len(`…"`) {
+			q = append(q, "…"...)
+			break
+		}
+		q = append(q, one...)
+	}
+	return string(append(q, '"'))
+}
+
+// label is a key for messages: as it is when it is dstack's, else quoted.
+func label(key string) string {
+	if known, ok := knownKeys[key]; ok {
+		return known
+	}
+	return quote(key)
+}
+
+// list joins words up to most characters, at least one, and counts the rest.
+func list(words []string, most int, rest string) string {
+	n, length := 0, 0
+	for n < len(words) && (n == 0 || length+utf8.RuneCountInString(words[n]) <= most) {
+		length += utf8.RuneCountInString(words[n]) + len(", ")
+		n++
+	}
+	s := strings.Join(words[:n], ", ")
+	if n < len(words) {
+		s += fmt.Sprintf(" and %d more %s", len(words)-n, rest)
+	}
+	return s
+}
+
+// message is the whole text of a refusal. If it would be too long, the first
+// reason of each control comes first, and the rest is counted.
+func (d *decider) message(reasons []verdict) string {
+	end := d.ending()
+	sentences := sentences(reasons)
+	whole := strings.Join(sentences, " ") + end
+	if utf8.RuneCountInString(whole) <= maxMessage {
+		return whole
+	}
+	sentences = sentences[:0]
+	for _, v := range firstOfEachControlFirst(reasons) {
+		sentences = append(sentences, sentence(v))
+	}
+	const more = " And %d more reasons."
+	left := maxMessage - utf8.RuneCountInString(end) - len(more) - len(strconv.Itoa(len(sentences)))
+	var b strings.Builder
+	for i, s := range sentences {
+		s = strings.ToUpper(s[:1]) + s[1:]
+		if i > 0 {
+			s = " " + s
+		}
+		if left -= utf8.RuneCountInString(s); left < 0 {
+			fmt.Fprintf(&b, more, len(sentences)-i)
+			break
+		}
+		b.WriteString(s)
+	}
+	return b.String() + end
+}
+
+// ending is what every refusal ends with: the hints and the revision.
+func (d *decider) ending() string {
+	var b strings.Builder
+	left := maxHints
+	for _, hint := range d.project.Hints() {
+		if left -= utf8.RuneCountInString(hint) + 1; left < 0 {
+			break
+		}
+		b.WriteString(" " + hint)
+	}
+	return b.String() + " [isolation rev=" + d.project.Revision + "]"
+}
+
+func sentences(reasons []verdict) []string {
+	all := make([]string, len(reasons))
+	for i, v := range reasons {
+		s := sentence(v)
+		if i > 0 {
+			s = strings.ToUpper(s[:1]) + s[1:]
+		}
+		all[i] = s
+	}
+	return all
+}
+
+// sentence is one reason with the profiles that ask for it.
+func sentence(v verdict) string {
+	who := "every profile"
+	if len(v.by) > 0 {
+		refs := make([]string, len(v.by))
+		for i, p := range v.by {
+			refs[i] = p.Ref
+		}
+		who = list(refs, maxRefs, "profiles")
+	}
+	return fmt.Sprintf("%s (%s, control %s).", v.Message, who, v.Control)
+}
+
+func firstOfEachControlFirst(reasons []verdict) []verdict {
+	seen := make(map[string]bool)
+	var first, rest []verdict
+	for _, v := range reasons {
+		if seen[v.Control] {
+			rest = append(rest, v)
+		} else {
+			first = append(first, v)
+		}
+		seen[v.Control] = true
+	}
+	return slices.Concat(first, rest)
+}
+
+// names of profiles, as Reason.Profiles has them.
+func names(profiles []*isolation.Profile) []string {
+	all := make([]string, len(profiles))
+	for i, p := range profiles {
+		if all[i] = p.Name; p.Name == "" {
+			all[i] = "unmatchedProjects"
+		}
+	}
+	return all
+}
