@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
@@ -28,11 +30,15 @@ type rule func(isolation.Value, *subject) []finding
 // subject is a run and what a rule may know of its surroundings.
 type subject struct {
 	run
-	// project is the project's name, quoted for messages.
-	project string
+	project projectName
 	// networkMode is the weakest that may hold; 0 if it is not known.
 	networkMode v1alpha1.NetworkMode
 }
+
+// projectName is quoted only when it is printed.
+type projectName string
+
+func (n projectName) String() string { return quote(string(n)) }
 
 // finding is one thing that a rule refuses.
 type finding struct {
@@ -53,20 +59,22 @@ func (v verdict) same(w verdict) bool { return v.Control == w.Control && v.Field
 // Kinds of object that no control is about are allowed if their specification
 // is an object in which no key stands twice.
 func Decide(eff *isolation.Effective, running Running, req *Request, now time.Time) Decision {
-	d := decider{project: eff.ForProject(req.Project)}
-	d.subject.project = quote(req.Project)
-	var problems []problem
-	if req.Kind == dstack.KindRun {
+	d := decider{project: eff.ForProject(req.Project), subject: subject{project: projectName(req.Project)}}
+	kind, problems := req.Kind, []problem(nil)
+	switch {
+	case kind == dstack.KindRun:
 		d.subject.run, problems = readRun(req.Spec)
-	} else {
+		// Of a specification that cannot be read there is nothing to judge.
+		d.isRun = d.subject.nodes > 0
+	case slices.Contains(dstack.ApplyKinds(), kind):
 		problems = checkOther(req)
+	default:
+		kind, problems = "request", []problem{{whole, "is of a kind that is not known to this release"}}
 	}
-	// Without a type there is no run to judge.
-	d.isRun = req.Kind == dstack.KindRun && d.subject.nodes > 0
 	d.subject.networkMode = networkMode(running, req.Process)
 
 	enforced := d.project.Enforced(req.User, now)
-	reasons := append(d.notUnderstood(req.Kind, problems), d.judge(&enforced)...)
+	reasons := append(d.notUnderstood(kind, problems), d.judge(&enforced)...)
 	decision := Decision{
 		Allowed:  len(reasons) == 0,
 		Reasons:  plain(reasons),
@@ -104,19 +112,15 @@ func networkMode(running Running, process *Process) v1alpha1.NetworkMode {
 
 // checkOther looks at a specification of which nothing is read.
 func checkOther(req *Request) []problem {
-	if !slices.Contains(dstack.ApplyKinds(), req.Kind) {
-		return []problem{{what: "is of a kind that is not known to this release"}}
-	}
 	if problems := checkStructure(req.Spec); problems != nil {
 		return problems
 	}
-	dec := newDecoder(req.Spec)
-	_, err := dec.ReadValue()
-	if err == nil {
-		err = atEnd(dec)
-	}
+	err := decode(req.Spec, func(dec *jsontext.Decoder) error {
+		_, err := dec.ReadValue()
+		return err
+	})
 	if err != nil {
-		return []problem{{what: describe(err)}}
+		return []problem{{whole, describe(err)}}
 	}
 	return nil
 }
@@ -134,7 +138,7 @@ func (d *decider) notUnderstood(kind dstack.ApplyKind, problems []problem) []ver
 			Control: ControlSpec,
 			Field:   field,
 			Message: fmt.Sprintf("this %s is not understood and so not allowed in project %s: %s %s",
-				label(string(kind)), d.subject.project, subject, p.what),
+				kind, d.subject.project, subject, p.what),
 		}})
 	}
 	return reasons

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -14,6 +15,9 @@ const (
 	// maxDepth is how deep a body may be nested. dstack's own specifications stay
 	// below 12. It bounds all recursion.
 	maxDepth = 64
+	// maxKeys is how many keys an object may have that is read key by key. dstack's
+	// have fewer than 60.
+	maxKeys = 1024
 	// maxEntries is how many volumes or groups a run may have, and maxProblems
 	// how many problems are told of one. They bound the work of one decision.
 	maxEntries  = 256
@@ -45,9 +49,30 @@ func tooDeep(b []byte) bool {
 	return false
 }
 
-// newDecoder reads b as RFC 7493 asks: UTF-8, and no name twice in an object.
-func newDecoder(b []byte, opts ...jsontext.Options) *jsontext.Decoder {
-	return jsontext.NewDecoder(bytes.NewBuffer(b), opts...)
+// decoder is a decoder that is used again: the tables in which it keeps the
+// names of an object are most of what a decision allocates.
+type decoder struct {
+	json  *jsontext.Decoder
+	bytes bytes.Buffer
+}
+
+var decoders = sync.Pool{New: func() any { return &decoder{json: jsontext.NewDecoder(bytes.NewReader(nil))} }}
+
+// decode reads all of b with read, as RFC 7493 asks: UTF-8, no name twice in an
+// object, nothing after the value. What read gets must not be used after it.
+func decode(b []byte, read func(*jsontext.Decoder) error, opts ...jsontext.Options) error {
+	d := decoders.Get().(*decoder)
+	d.bytes = *bytes.NewBuffer(b)
+	d.json.Reset(&d.bytes, opts...)
+	err := read(d.json)
+	if err == nil {
+		err = atEnd(d.json)
+	}
+	// Bodies hold secrets: none is kept.
+	d.bytes = bytes.Buffer{}
+	d.json.Reset(&d.bytes)
+	decoders.Put(d)
+	return err
 }
 
 // atEnd tells that nothing follows the value that was read.
@@ -62,7 +87,10 @@ func atEnd(dec *jsontext.Decoder) error {
 	return err
 }
 
-var errTrailing = errors.New("something follows the value")
+var (
+	errTrailing    = errors.New("something follows the value")
+	errTooManyKeys = errors.New("too many keys in one object")
+)
 
 // describe says what is wrong with JSON and where, without quoting from it:
 // what stands there may be a secret.
@@ -73,8 +101,11 @@ func describe(err error) string {
 		}
 		return "has a key twice in one object"
 	}
-	if errors.Is(err, errTrailing) {
+	switch {
+	case errors.Is(err, errTrailing):
 		return "is followed by something else"
+	case errors.Is(err, errTooManyKeys):
+		return fmt.Sprintf("has more than %d keys in one object", maxKeys)
 	}
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return fmt.Sprintf("is not valid JSON in UTF-8 at byte %d", syntactic.ByteOffset)
@@ -97,7 +128,10 @@ func members(dec *jsontext.Decoder, read func(name string) error) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
-	for dec.PeekKind() != '}' {
+	for n := 0; dec.PeekKind() != '}'; n++ {
+		if n == maxKeys {
+			return errTooManyKeys
+		}
 		quoted, err := dec.ReadValue()
 		if err != nil {
 			return err

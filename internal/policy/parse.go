@@ -32,19 +32,9 @@ func Parse(kind dstack.ApplyKind, body []byte) (*Request, error) {
 	if tooDeep(body) {
 		return nil, fmt.Errorf("body is nested deeper than %d levels", maxDepth)
 	}
-	p := bodyReader{
-		// Whether spec names a key twice is found by Decide.
-		dec:  newDecoder(body, jsontext.AllowDuplicateNames(true)),
-		body: body,
-		req:  &Request{Kind: kind},
-	}
-	if p.dec.PeekKind() != '{' {
-		return nil, errors.New("body is not a JSON object")
-	}
-	err := members(p.dec, p.member)
-	if err == nil {
-		err = atEnd(p.dec)
-	}
+	p := bodyReader{body: body, req: &Request{Kind: kind}}
+	// Whether spec names a key twice is found by Decide.
+	err := decode(body, p.read, jsontext.AllowDuplicateNames(true))
 	if err != nil {
 		if shape, ok := errors.AsType[*shapeError](err); ok {
 			return nil, shape
@@ -64,6 +54,14 @@ type bodyReader struct {
 	body                         []byte
 	req                          *Request
 	user, project, spec, process bool
+}
+
+func (p *bodyReader) read(dec *jsontext.Decoder) error {
+	p.dec = dec
+	if kind := dec.PeekKind(); kind != '{' && kind != jsontext.KindInvalid {
+		return wrongType("body", kind, "an object")
+	}
+	return members(dec, p.member)
 }
 
 func (p *bodyReader) member(name string) error {
@@ -149,32 +147,36 @@ func parseProcess(raw jsontext.Value) (*Process, error) {
 	default:
 		return nil, wrongType("process", raw.Kind(), "an object")
 	}
-	p, dec := &Process{}, newDecoder(raw)
-	err := members(dec, func(name string) error {
-		field := "process." + name
-		switch name {
-		case "pluginVersion":
-			return readString(dec, field, &p.PluginVersion)
-		case "dstackVersion":
-			if dec.PeekKind() == 'n' {
-				return skipMember(dec, name)
-			}
-			return readString(dec, field, &p.DstackVersion)
-		case "jobNetworkMode":
-			return readInt(dec, field, &p.JobNetworkMode)
-		case "sshProxyEnforced":
-			return readBool(dec, field, &p.SSHProxyEnforced)
-		case "plugins":
-			return readStrings(dec, field, &p.Plugins)
-		case "last":
-			return readBool(dec, field, &p.Last)
-		}
-		return skipProcessMember(dec, name)
+	p := &Process{}
+	err := decode(raw, func(dec *jsontext.Decoder) error {
+		return members(dec, func(name string) error { return p.member(dec, name) })
 	})
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return nil, &shapeError{"process", describe(err)}
 	}
 	return p, err
+}
+
+func (p *Process) member(dec *jsontext.Decoder, name string) error {
+	field := "process." + name
+	switch name {
+	case "pluginVersion":
+		return readString(dec, field, &p.PluginVersion)
+	case "dstackVersion":
+		if dec.PeekKind() == 'n' {
+			return skipMember(dec, name)
+		}
+		return readString(dec, field, &p.DstackVersion)
+	case "jobNetworkMode":
+		return readInt(dec, field, &p.JobNetworkMode)
+	case "sshProxyEnforced":
+		return readBool(dec, field, &p.SSHProxyEnforced)
+	case "plugins":
+		return readStrings(dec, field, &p.Plugins)
+	case "last":
+		return readBool(dec, field, &p.Last)
+	}
+	return skipProcessMember(dec, name)
 }
 
 // skipProcessMember is skipMember for process, whose keys have capitals.

@@ -62,7 +62,7 @@ func pathRemedy(p string, allowed []string) string {
 	for i, dir := range allowed {
 		quoted[i] = quote(dir)
 	}
-	below := fmt.Sprintf("mount only what is in %s", list(quoted, maxRefs, "directories"))
+	below := fmt.Sprintf("mount only what is in %s", list(quoted, maxPaths, "directories"))
 	if strings.ContainsFunc(p, unicode.IsControl) || strings.TrimSpace(p) != p {
 		return "write it without control characters and without spaces at its ends, and " + below
 	}

@@ -65,6 +65,9 @@ type instanceVolume struct {
 	path string
 }
 
+// whole is the specification itself.
+var whole = place{index: -1}
+
 // problem is something in a specification that is not understood.
 type problem struct {
 	place
@@ -91,14 +94,14 @@ func readRun(spec []byte) (run, []problem) {
 	if problems := checkStructure(spec); problems != nil {
 		return run{}, problems
 	}
-	r := runReader{dec: newDecoder(spec)}
-	err := members(r.dec, r.specMember)
-	if err == nil {
-		err = atEnd(r.dec)
-	}
+	var r runReader
+	err := decode(spec, func(dec *jsontext.Decoder) error {
+		r.dec = dec
+		return members(dec, r.specMember)
+	})
 	if err != nil {
 		// Half of a specification says nothing about the rest.
-		return run{}, []problem{{what: describe(err)}}
+		return run{}, []problem{{whole, describe(err)}}
 	}
 	r.finish()
 	return r.run, r.problems
@@ -107,10 +110,10 @@ func readRun(spec []byte) (run, []problem) {
 // checkStructure looks at what can be said without reading keys.
 func checkStructure(spec []byte) []problem {
 	if tooDeep(spec) {
-		return []problem{{what: fmt.Sprintf("is nested deeper than %d levels", maxDepth)}}
+		return []problem{{whole, fmt.Sprintf("is nested deeper than %d levels", maxDepth)}}
 	}
 	if kind := jsontext.Value(spec).Kind(); kind != '{' {
-		return []problem{{what: fmt.Sprintf("is %s and not an object", kindName(kind))}}
+		return []problem{{whole, fmt.Sprintf("is %s and not an object", kindName(kind))}}
 	}
 	return nil
 }
@@ -123,10 +126,12 @@ func (r *runReader) problem(at place, format string, args ...any) {
 
 // finish judges what only the whole specification can tell.
 func (r *runReader) finish() {
-	if !r.hasConfiguration {
-		r.problem(place{index: -1, key: inConfiguration}, "is missing")
-	} else if r.run.kind == "" && !slices.ContainsFunc(r.problems, isAboutType) {
+	configuration := place{index: -1, key: inConfiguration}
+	switch {
+	case r.hasConfiguration && r.run.kind == "" && !r.hasProblem(inConfig("type")):
 		r.problem(inConfig("type"), "is missing; it is task, service or dev-environment")
+	case !r.hasConfiguration && !r.hasProblem(configuration):
+		r.problem(configuration, "is missing")
 	}
 	if r.run.kind == kindTask {
 		for _, at := range r.noNodes {
@@ -144,7 +149,9 @@ func (r *runReader) finish() {
 	})
 }
 
-func isAboutType(p problem) bool { return p.place == inConfig("type") }
+func (r *runReader) hasProblem(at place) bool {
+	return slices.ContainsFunc(r.problems, func(p problem) bool { return p.place == at })
+}
 
 func inConfig(key string) place { return place{object: inConfiguration, index: -1, key: key} }
 
@@ -156,12 +163,15 @@ func (r *runReader) specMember(name string) error {
 	at := place{index: -1, key: name}
 	switch name {
 	case inConfiguration:
-		r.hasConfiguration = true
 		if kind := r.dec.PeekKind(); kind != '{' {
 			return r.wrong(at, kind, "write an object")
 		}
+		r.hasConfiguration = true
 		return members(r.dec, r.configurationMember)
 	case "ssh_key_pub":
+		if r.dec.PeekKind() == 'n' {
+			return r.skip(at)
+		}
 		key, isString, err := r.text(at, "write one public key or null")
 		if isString {
 			r.run.sshKey = &key
@@ -233,7 +243,7 @@ func (r *runReader) group(at place) error {
 		return r.rest(at)
 	})
 	r.groupNodes += nodes
-	if at.key = "nodes"; nodes == 0 && !slices.ContainsFunc(r.problems, func(p problem) bool { return p.place == at }) {
+	if at.key = "nodes"; nodes == 0 && at.object == inGroups && !r.hasProblem(at) {
 		r.noNodes = append(r.noNodes, at)
 	}
 	return err
@@ -257,10 +267,7 @@ func (r *runReader) volume(at place) error {
 			named = true
 			return r.volumeName(at)
 		case "path":
-			_, isString, err := r.text(at, "write the path in the container")
-			if err == nil && !isString {
-				r.problem(at, "is null; write the path in the container")
-			}
+			_, _, err := r.text(at, "write the path in the container")
 			return err
 		}
 		r.checkName(at)
@@ -274,12 +281,8 @@ func (r *runReader) volume(at place) error {
 
 func (r *runReader) instancePath(at place) error {
 	path, isString, err := r.text(at, "write an absolute path")
-	switch {
-	case err != nil:
-	case isString:
+	if isString {
 		r.run.volumes = append(r.run.volumes, instanceVolume{at, path})
-	default:
-		r.problem(at, "is null; write an absolute path")
 	}
 	return err
 }
@@ -295,177 +298,7 @@ func (r *runReader) volumeName(at place) error {
 		r.problem(at, "is %s; write a name or a list of names", kindName(kind))
 	}
 	if kind == '[' && bytes.ContainsAny(raw, "{") {
-		r.hidden(newDecoder(raw), at)
+		return r.searchHidden(raw, at)
 	}
-	return nil
-}
-
-// list reads null or a list of at most maxEntries.
-func (r *runReader) list(at place, path string, entry func(place) error) error {
-	switch kind := r.dec.PeekKind(); kind {
-	case '[':
-	case 'n':
-		_, err := r.dec.ReadValue()
-		return err
-	default:
-		return r.wrong(at, kind, "write a list")
-	}
-	if _, err := r.dec.ReadToken(); err != nil {
-		return err
-	}
-	for i := 0; r.dec.PeekKind() != ']'; i++ {
-		if i == maxEntries {
-			r.problem(at, "has more than %d entries", maxEntries)
-		}
-		read := entry
-		if i >= maxEntries {
-			read = r.skip
-		}
-		if err := read(place{object: path, index: i}); err != nil {
-			return err
-		}
-	}
-	_, err := r.dec.ReadToken()
-	return err
-}
-
-func (r *runReader) skip(place) error {
-	_, err := r.dec.ReadValue()
-	return err
-}
-
-// flag reads privileged or docker. What is neither null nor a boolean counts as
-// set: dstack takes 1 and "true" for true.
-func (r *runReader) flag(at place) error {
-	raw, err := r.dec.ReadValue()
-	if err != nil {
-		return err
-	}
-	switch kind := raw.Kind(); kind {
-	case 'n', 'f':
-		return nil
-	case 't':
-	default:
-		r.problem(at, "is %s; write true or false", kindName(kind))
-	}
-	r.run.flags = append(r.run.flags, at)
-	return nil
-}
-
-// count reads a number of nodes; null is none.
-func (r *runReader) count(at place, into *int) error {
-	const most = 1_000_000
-	raw, err := r.dec.ReadValue()
-	if err != nil || raw.Kind() == 'n' {
-		return err
-	}
-	n, err := strconv.Atoi(string(raw))
-	switch {
-	case raw.Kind() != '0':
-		r.problem(at, "is %s; write a whole number", kindName(raw.Kind()))
-	case err != nil || n < 1 || n > most:
-		r.problem(at, "is not a whole number from 1 to %d", most)
-	default:
-		*into = n
-	}
-	return nil
-}
-
-// text reads a string or null.
-func (r *runReader) text(at place, remedy string) (s string, isString bool, err error) {
-	raw, err := r.dec.ReadValue()
-	if err != nil {
-		return "", false, err
-	}
-	switch kind := raw.Kind(); kind {
-	case '"':
-		s, err = unquote(raw)
-		return s, true, err
-	case 'n':
-	default:
-		r.problem(at, "is %s; %s", kindName(kind), remedy)
-	}
-	return "", false, nil
-}
-
-// freeForm passes over a map whose keys are the user's own.
-func (r *runReader) freeForm(at place) error {
-	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
-		return r.wrong(at, kind, "write an object")
-	}
-	_, err := r.dec.ReadValue()
-	return err
-}
-
-// rest passes over a value that no rule reads, unless it hides what one reads.
-func (r *runReader) rest(at place) error {
-	raw, err := r.dec.ReadValue()
-	if err != nil {
-		return err
-	}
-	if k := raw.Kind(); k != '{' && k != '[' {
-		return nil
-	}
-	for _, sign := range [][]byte{[]byte(`"privileged"`), []byte(`"docker"`), []byte(`"instance_path"`), []byte(`\u`)} {
-		if bytes.Contains(raw, sign) {
-			at.key = label(at.key)
-			return r.hidden(newDecoder(raw), at)
-		}
-	}
-	return nil
-}
-
-// hidden looks at every depth for keys that rules read, in places where no
-// release of dstack has them so far, and judges them as elsewhere.
-func (r *runReader) hidden(dec *jsontext.Decoder, at place) error {
-	switch dec.PeekKind() {
-	case '{':
-		return members(dec, func(name string) error {
-			if name != "privileged" && name != "docker" && name != "instance_path" {
-				return r.hidden(dec, at)
-			}
-			raw, err := dec.ReadValue()
-			if err != nil {
-				return err
-			}
-			within := place{object: at.String(), index: -1, key: name}
-			switch kind := raw.Kind(); {
-			case name == "instance_path":
-				r.problem(within, "is in a place that is not known to this release; remove it")
-			case kind != 'n' && kind != 'f' && len(r.run.flags) < maxProblems:
-				r.run.flags = append(r.run.flags, within)
-			}
-			return nil
-		})
-	case '[':
-		if _, err := dec.ReadToken(); err != nil {
-			return err
-		}
-		for dec.PeekKind() != ']' {
-			if err := r.hidden(dec, at); err != nil {
-				return err
-			}
-		}
-		_, err := dec.ReadToken()
-		return err
-	}
-	_, err := dec.ReadValue()
-	return err
-}
-
-// checkName refuses a name that only looks like a key of dstack's.
-func (r *runReader) checkName(at place) {
-	if known := variantOf(at.key); known != "" {
-		at.key = known
-		r.problem(at, "is written in another case")
-	}
-}
-
-// wrong passes over a value of a kind that is not expected.
-func (r *runReader) wrong(at place, got jsontext.Kind, remedy string) error {
-	if _, err := r.dec.ReadValue(); err != nil {
-		return err
-	}
-	r.problem(at, "is %s; %s", kindName(got), remedy)
 	return nil
 }

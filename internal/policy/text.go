@@ -11,11 +11,12 @@ import (
 )
 
 const (
-	// maxMessage, maxHints and maxRefs bound, in characters, a whole refusal, the
-	// hints in it, and the profiles named for one reason.
+	// maxMessage, maxHints, maxRefs and maxPaths bound, in characters, a whole
+	// refusal, the hints in it, and the profiles and paths named for one reason.
 	maxMessage = 2000
-	maxHints   = 500
-	maxRefs    = 400
+	maxHints   = 400
+	maxRefs    = 120
+	maxPaths   = 200
 	// maxQuoted bounds a value that somebody else chose.
 	maxQuoted = 60
 )
@@ -23,23 +24,23 @@ const (
 // quote makes a value that somebody else chose safe to show: in quotes, without
 // control characters, bounded.
 func quote(s string) string {
-	q := []byte{'"'}
+	if len(s) > maxQuoted*utf8.UTFMax {
+		s = s[:maxQuoted*utf8.UTFMax]
+	}
+	whole := strconv.Quote(s)
+	if utf8.RuneCountInString(whole) <= maxQuoted {
+		return whole
+	}
+	short := `"`
 	for _, r := range s {
-		one := strconv.QuoteRune(r)
-		one = one[1 : len(one)-1]
-		switch r {
-		case '"':
-			one = `\"`
-		case '\'':
-			one = `'`
-		}
-		if len(q)+len(one) > maxQuoted-len(`…"`) {
-			q = append(q, "…"...)
+		next := strconv.Quote(string(r))
+		next = next[1 : len(next)-1]
+		if utf8.RuneCountInString(short)+len(next) > maxQuoted-len(`…"`) {
 			break
 		}
-		q = append(q, one...)
+		short += next
 	}
-	return string(append(q, '"'))
+	return short + `…"`
 }
 
 // label is a key for messages: as it is when it is dstack's, else quoted.
@@ -68,20 +69,16 @@ func list(words []string, most int, rest string) string {
 // reason of each control comes first, and the rest is counted.
 func (d *decider) message(reasons []verdict) string {
 	end := d.ending()
-	sentences := sentences(reasons)
+	sentences := joined(reasons)
 	whole := strings.Join(sentences, " ") + end
 	if utf8.RuneCountInString(whole) <= maxMessage {
 		return whole
 	}
-	sentences = sentences[:0]
-	for _, v := range firstOfEachControlFirst(reasons) {
-		sentences = append(sentences, sentence(v))
-	}
+	sentences = joined(firstOfEachControlFirst(reasons))
 	const more = " And %d more reasons."
 	left := maxMessage - utf8.RuneCountInString(end) - len(more) - len(strconv.Itoa(len(sentences)))
 	var b strings.Builder
 	for i, s := range sentences {
-		s = strings.ToUpper(s[:1]) + s[1:]
 		if i > 0 {
 			s = " " + s
 		}
@@ -107,7 +104,8 @@ func (d *decider) ending() string {
 	return b.String() + " [isolation rev=" + d.project.Revision + "]"
 }
 
-func sentences(reasons []verdict) []string {
+// joined are the reasons as the sentences of one text.
+func joined(reasons []verdict) []string {
 	all := make([]string, len(reasons))
 	for i, v := range reasons {
 		s := sentence(v)

@@ -1,0 +1,204 @@
+package policy_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
+	"github.com/dstack-isolation/operator/internal/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestMessages holds whole refusals to the letter, in testdata/messages.
+func TestMessages(t *testing.T) {
+	restricted := profile("research", v1alpha1.LevelRestricted, hint("Ask #gpu-platform."))
+	strictServer := server()
+	strictServer.Spec.UnmatchedProjects.Level = v1alpha1.LevelRestricted
+	everything := `{"configuration":{"type":"task","nodes":4,"privileged":true,"docker":true,` +
+		`"volumes":[{"instance_path":"/etc","path":"/x"}]},"ssh_key_pub":"a\nb"}`
+	tests := map[string]struct {
+		spec    string
+		eff     *isolation.Effective
+		project string
+		kind    dstack.ApplyKind
+	}{
+		"privileged":        {spec: task(`"privileged":true`)},
+		"docker-in-a-group": {spec: ofType("service", `"groups":[{},{"docker":true}]`)},
+		"volume":            {spec: task(`"volumes":[{"instance_path":"/etc","path":"/x"}]`)},
+		"volume-paths": {
+			spec: task(`"volumes":[{"instance_path":"/etc","path":"/x"},{"instance_path":"/data//a","path":"/x"}]`),
+			eff:  effective(profile("research", v1alpha1.LevelRestricted, allowedPaths("/models", "/data"))),
+		},
+		"two-nodes":    {spec: task(`"nodes":2`)},
+		"two-groups":   {spec: task(`"groups":[{"nodes":1},{"nodes":3}]`)},
+		"ssh-key":      {spec: strings.Replace(task(""), "null", quoteJSON(t, `command="x" `+plainKey), 1)},
+		"everything":   {spec: everything},
+		"two-profiles": {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("See the wiki.")))},
+		"same-hint":    {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("Ask #gpu-platform.")))},
+		"unmatched":    {spec: task(`"docker":true`), project: "fresh", eff: isolation.Resolve(isolation.Input{Server: strictServer, Now: noon})},
+		"not-boolean":  {spec: task(`"privileged":"yes"`)},
+		"not-readable": {spec: `{"configuration":{"type":"task","type":"service"}}`},
+		"no-control":   {spec: `[]`, kind: dstack.KindFleet},
+		"odd-characters": {
+			spec:    task(`"volumes":[{"instance_path":"/a\u0000\u202e\"'\n` + strings.Repeat("ä", 80) + `","path":"/x"}]`),
+			project: "research-\x1b[31m" + strings.Repeat("x", 100),
+		},
+		"long-path": {spec: task(`"volumes":[{"instance_path":"/` + strings.Repeat("a", 100_000) + `","path":"/x"}]`)},
+		"too-long": {
+			spec: ofType("service", `"groups":[`+strings.Repeat(`{"privileged":true},`, 40)+`{}],"volumes":[{"instance_path":"/etc","path":"/x"}]`),
+		},
+		"many-profiles": {spec: task(`"nodes":2,"privileged":true`), eff: effective(manyProfiles(60)...)},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if tc.eff == nil {
+				tc.eff = effective(restricted)
+			}
+			req := runRequest(tc.spec)
+			if tc.kind != "" {
+				req.Kind = tc.kind
+			}
+			if tc.project != "" {
+				req.Project = tc.project
+			}
+			d := policy.Decide(tc.eff, policy.Running{}, req, noon)
+			checkConsistent(t, d)
+			// Revisions are the business of package isolation.
+			got := strings.Replace(d.Message, "rev="+tc.eff.Revision+"]", "rev=REVISION]", 1) + "\n"
+			golden(t, filepath.Join("testdata", "messages", name+".txt"), got)
+		})
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; see with -update what changes\ngot  %s\nwant %s", file, got, want)
+	}
+}
+
+func manyProfiles(n int) []v1alpha1.IsolationProfile {
+	var all []v1alpha1.IsolationProfile
+	for i := range n {
+		all = append(all, profile(fmt.Sprintf("profile-%02d", i), v1alpha1.LevelRestricted, hint(fmt.Sprintf("Ask team number %02d.", i))))
+	}
+	return all
+}
+
+// TestMessageKeepsWhatMatters: however long it gets, each control, the hints,
+// the revision and the number of reasons left out stay in.
+func TestMessageKeepsWhatMatters(t *testing.T) {
+	spec := `{"configuration":{"type":"service","nodes":2,"groups":[` + strings.Repeat(`{"privileged":true},`, 255) + `{"docker":true}],` +
+		`"volumes":[` + strings.Repeat(`{"instance_path":"/etc","path":"/x"},`, 255) + `{"instance_path":"/","path":"/x"}]},"ssh_key_pub":""}`
+	eff := effective(profile("research", v1alpha1.LevelRestricted, hint("Ask #gpu-platform.")))
+	d := policy.Decide(eff, policy.Running{}, runRequest(spec), noon)
+	checkConsistent(t, d)
+	for _, c := range isolation.AllControls() {
+		if !strings.Contains(d.Message, fmt.Sprintf("control %s)", c.Name())) {
+			t.Errorf("%s is not named: %s", c.Name(), d.Message)
+		}
+	}
+	found := regexp.MustCompile(` And (\d+) more reasons\. Ask #gpu-platform\. \[isolation rev=[0-9a-f]{8}\]$`).FindStringSubmatch(d.Message)
+	if found == nil {
+		t.Fatalf("the end is missing: %s", d.Message)
+	}
+	shown := strings.Count(d.Message, ", control ")
+	if want := fmt.Sprint(len(d.Reasons) - shown); found[1] != want {
+		t.Errorf("%s more reasons, want %s", found[1], want)
+	}
+}
+
+// TestNoSecrets: what may be a secret is in no message.
+func TestNoSecrets(t *testing.T) {
+	const secret = "hunter2"
+	eff := effective(profile("research", v1alpha1.LevelRestricted))
+	for _, spec := range []string{
+		strings.Replace(task(""), "null", `"`+secret+`"`, 1),
+		strings.Replace(task(""), "null", quoteJSON(t, plainKey+" "+secret+"$"), 1),
+		task(`"env":"` + secret + `","privileged":true`),
+		task(`"env":{"` + secret + `":"` + secret + `","` + secret + `":"` + secret + `"}`),
+		task(`"privileged":"` + secret + `","nodes":"` + secret + `","volumes":["` + secret + `"]`),
+		task(`"registry_auth":{"password":"` + secret + `","password":1}`),
+		task(`"env":{"a":` + secret + `}`),
+	} {
+		d := policy.Decide(eff, policy.Running{}, runRequest(spec), noon)
+		if d.Allowed {
+			t.Errorf("allowed: %s", spec)
+		}
+		if text := fmt.Sprint(d); strings.Contains(text, secret) {
+			t.Errorf("the secret is in %s", text)
+		}
+	}
+}
+
+// TestBounded: the time grows no faster than the body, whatever is in it. A
+// body of this size takes less than 50 ms; the test leaves room for others on
+// the same machine.
+func TestBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes bodies of 1 MiB; run without -short")
+	}
+	const size = 1 << 20
+	eff := effective(profile("research", v1alpha1.LevelRestricted), profile("watch", v1alpha1.LevelRestricted, audit))
+	fill := func(part string) string { return strings.Repeat(part, size/len(part)) }
+	numbered := func(format string) string {
+		var b strings.Builder
+		for i := 0; b.Len() < size; i++ {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	for name, spec := range map[string]string{
+		"groups":       ofType("service", `"groups":[`+fill(`{"privileged":true},`)+`{}]`),
+		"volumes":      task(`"volumes":[` + fill(`{"instance_path":"/etc","path":"/x"},`) + `{}]`),
+		"keys":         task(numbered(`"k%d":1,`) + `"x":1`),
+		"odd keys":     task(numbered(`"K%d":1,`) + `"x":1`),
+		"hidden":       task(`"setup":[` + fill(`{"docker":1},`) + `1]`),
+		"escapes":      task(`"setup":["` + fill(`\u00e4`) + `"]`),
+		"brackets":     fill(`[`),
+		"objects":      fill(`{"a":`),
+		"many objects": task(`"setup":[` + fill(`{},`) + `1]`),
+		"long name":    task(`"` + fill("K") + `":1`),
+		"long path":    task(`"volumes":[{"instance_path":"/` + fill("a/../") + `","path":"/x"}]`),
+		"long key":     strings.Replace(task(""), "null", `"ssh-rsa `+fill("A")+`"`, 1),
+		"long number":  task(`"nodes":` + fill("1")),
+		"environment":  task(`"env":{` + numbered(`"K%d":"v",`) + `"x":"v"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := []byte(`{"user":"ada","project":"research-nlp","spec":` + spec + `}`)
+			best := time.Hour
+			for range 3 {
+				start := time.Now()
+				if req, err := policy.Parse(dstack.KindRun, body); err == nil {
+					policy.Decide(eff, policy.Running{}, req, noon)
+				}
+				best = min(best, time.Since(start))
+			}
+			t.Logf("%s for %d bytes", best, len(body))
+			if best > 200*time.Millisecond*raceFactor {
+				t.Errorf("took %s", best)
+			}
+		})
+	}
+}

@@ -1,0 +1,178 @@
+package policy
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// list reads null or a list of at most maxEntries.
+func (r *runReader) list(at place, path string, entry func(place) error) error {
+	switch kind := r.dec.PeekKind(); kind {
+	case '[':
+	case 'n':
+		_, err := r.dec.ReadValue()
+		return err
+	default:
+		return r.wrong(at, kind, "write a list")
+	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return err
+	}
+	for i := 0; r.dec.PeekKind() != ']'; i++ {
+		if i == maxEntries {
+			r.problem(at, "has more than %d entries", maxEntries)
+		}
+		read := entry
+		if i >= maxEntries {
+			read = r.skip
+		}
+		if err := read(place{object: path, index: i}); err != nil {
+			return err
+		}
+	}
+	_, err := r.dec.ReadToken()
+	return err
+}
+
+func (r *runReader) skip(place) error {
+	_, err := r.dec.ReadValue()
+	return err
+}
+
+// flag reads privileged or docker. What is neither null nor a boolean counts as
+// set: dstack takes 1 and "true" for true.
+func (r *runReader) flag(at place) error {
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	switch kind := raw.Kind(); kind {
+	case 'n', 'f':
+		return nil
+	case 't':
+	default:
+		r.problem(at, "is %s; write true or false", kindName(kind))
+	}
+	r.run.flags = append(r.run.flags, at)
+	return nil
+}
+
+// count reads a number of nodes; null is none.
+func (r *runReader) count(at place, into *int) error {
+	const most = 1_000_000
+	raw, err := r.dec.ReadValue()
+	if err != nil || raw.Kind() == 'n' {
+		return err
+	}
+	n, err := strconv.Atoi(string(raw))
+	switch {
+	case raw.Kind() != '0':
+		r.problem(at, "is %s; write a whole number", kindName(raw.Kind()))
+	case err != nil || n < 1 || n > most:
+		r.problem(at, "is not a whole number from 1 to %d", most)
+	default:
+		*into = n
+	}
+	return nil
+}
+
+// text reads a string; anything else is a problem.
+func (r *runReader) text(at place, remedy string) (s string, isString bool, err error) {
+	if kind := r.dec.PeekKind(); kind != '"' {
+		return "", false, r.wrong(at, kind, remedy)
+	}
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return "", false, err
+	}
+	s, err = unquote(raw)
+	return s, err == nil, err
+}
+
+// freeForm passes over a map whose keys are the user's own.
+func (r *runReader) freeForm(at place) error {
+	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
+		return r.wrong(at, kind, "write an object")
+	}
+	_, err := r.dec.ReadValue()
+	return err
+}
+
+// rest passes over a value that no rule reads, unless it hides what one reads.
+func (r *runReader) rest(at place) error {
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if k := raw.Kind(); k != '{' && k != '[' {
+		return nil
+	}
+	for _, sign := range [][]byte{[]byte(`"privileged"`), []byte(`"docker"`), []byte(`"instance_path"`), []byte(`\u`)} {
+		if bytes.Contains(raw, sign) {
+			return r.searchHidden(raw, at)
+		}
+	}
+	return nil
+}
+
+func (r *runReader) searchHidden(raw jsontext.Value, at place) error {
+	at.key = label(at.key)
+	return decode(raw, func(dec *jsontext.Decoder) error { return r.hidden(dec, at) })
+}
+
+// hidden looks at every depth for keys that rules read, in places where no
+// release of dstack has them so far, and judges them as elsewhere.
+func (r *runReader) hidden(dec *jsontext.Decoder, at place) error {
+	switch dec.PeekKind() {
+	case '{':
+		return members(dec, func(name string) error {
+			if name != "privileged" && name != "docker" && name != "instance_path" {
+				return r.hidden(dec, at)
+			}
+			raw, err := dec.ReadValue()
+			if err != nil {
+				return err
+			}
+			within := place{object: at.String(), index: -1, key: name}
+			switch kind := raw.Kind(); {
+			case name == "instance_path":
+				r.problem(within, "is in a place that is not known to this release; remove it")
+			case kind != 'n' && kind != 'f' && len(r.run.flags) < maxProblems:
+				r.run.flags = append(r.run.flags, within)
+			}
+			return nil
+		})
+	case '[':
+		if _, err := dec.ReadToken(); err != nil {
+			return err
+		}
+		for dec.PeekKind() != ']' {
+			if err := r.hidden(dec, at); err != nil {
+				return err
+			}
+		}
+		_, err := dec.ReadToken()
+		return err
+	}
+	_, err := dec.ReadValue()
+	return err
+}
+
+// checkName refuses a name that only looks like a key of dstack's.
+func (r *runReader) checkName(at place) {
+	if known := variantOf(at.key); known != "" {
+		at.key = known
+		r.problem(at, "is written in another case")
+	}
+}
+
+// wrong passes over a value of a kind that is not expected.
+func (r *runReader) wrong(at place, got jsontext.Kind, remedy string) error {
+	if _, err := r.dec.ReadValue(); err != nil {
+		return err
+	}
+	r.problem(at, "is %s; %s", kindName(got), remedy)
+	return nil
+}
