@@ -4,10 +4,14 @@ package v1alpha1
 // and no server pod asks the policy server any more.
 const Finalizer = Group + "/release"
 
+// Annotations that users set.
 const (
 	// AnnotationAcknowledgeDataLoss, set to "true" on a DstackServer, lets the
 	// operator restart a server whose database lies on no persistent volume.
 	AnnotationAcknowledgeDataLoss = Group + "/acknowledge-data-loss"
+	// AnnotationRetry, set to any new value on a DstackServer, tries settings again
+	// that were taken back because their first pod failed.
+	AnnotationRetry = Group + "/retry"
 )
 
 // Condition types. All but Reconciling and Stalled are good when True.

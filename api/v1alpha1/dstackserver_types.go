@@ -268,8 +268,9 @@ type SettingsRevisions struct {
 	// +kubebuilder:validation:MaxLength=64
 	Proven string `json:"proven,omitempty"`
 
-	// rejected is the revision that was taken back because its first pod failed.
-	// It is tried again when the DstackServer's spec or the settings change.
+	// rejected stands for the settings that were taken back because their first pod
+	// failed. They are tried again when they or the DstackServer's spec change, or
+	// its annotation isolation.dstack.ai/retry.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64

@@ -43,7 +43,10 @@ dstack server back when no manager is left to do it.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.AddCommand(
+		newManagerCommand(),
+		newPolicyServerCommand(),
 		newInjectCommand(),
+		newCleanupCommand(),
 	)
 	return root
 }

@@ -12,8 +12,9 @@ type SettingsRevisionsApplyConfiguration struct {
 	// proven is the last applied revision with which a server pod became ready.
 	// Until there is one, a failure of our part takes the settings back.
 	Proven *string `json:"proven,omitempty"`
-	// rejected is the revision that was taken back because its first pod failed.
-	// It is tried again when the DstackServer's spec or the settings change.
+	// rejected stands for the settings that were taken back because their first pod
+	// failed. They are tried again when they or the DstackServer's spec change, or
+	// its annotation isolation.dstack.ai/retry.
 	Rejected *string `json:"rejected,omitempty"`
 }
 

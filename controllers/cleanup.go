@@ -1,0 +1,150 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// poll is how often a cleanup looks again.
+const poll = time.Second
+
+// Cleanup gives back all servers of a namespace without a manager: before the
+// operator is uninstalled, and by hand where no manager is left.
+type Cleanup struct {
+	client    client.Client
+	releaser  releaser
+	namespace string
+}
+
+// NewCleanup works in one namespace through c, which must not be cached.
+func NewCleanup(c client.Client, namespace string) *Cleanup {
+	return &Cleanup{client: c, releaser: releaser{client: c, applier: apply.New(c)}, namespace: namespace}
+}
+
+// Run stops the manager, gives every server its own settings back, waits until
+// no pod asks a policy server any more, deletes what the operator made, and lets
+// the DstackServers go. They are not deleted: they are the user's.
+//
+// When a server's pods do not go in time, the error names it; what was released
+// stays released, and its policy server is kept, because without it dstack
+// would refuse every run.
+func (c *Cleanup) Run(ctx context.Context, managerDeployment string) error {
+	log := logr.FromContextOrDiscard(ctx)
+	if managerDeployment != "" {
+		if err := c.stopManager(ctx, managerDeployment); err != nil {
+			return err
+		}
+	}
+	var servers v1alpha1.DstackServerList
+	if err := c.client.List(ctx, &servers, client.InNamespace(c.namespace)); err != nil {
+		return fmt.Errorf("list DstackServers: %w", err)
+	}
+	var failed []error
+	for i := range servers.Items {
+		s := &servers.Items[i]
+		if err := c.release(ctx, s, owns(servers.Items, s)); err != nil {
+			failed = append(failed, fmt.Errorf("DstackServer %s: %w", s.Name, err))
+			continue
+		}
+		log.Info("Released DstackServer", "name", s.Name, "workload", workloadKey(s))
+	}
+	return errors.Join(failed...)
+}
+
+// owns tells whether a DstackServer, and not an older one, has its workload.
+func owns(all []v1alpha1.DstackServer, s *v1alpha1.DstackServer) bool {
+	for i := range all {
+		if workloadKey(&all[i]) == workloadKey(s) && older(&all[i], s) && all[i].UID != s.UID {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Cleanup) release(ctx context.Context, s *v1alpha1.DstackServer, owner bool) error {
+	if owner {
+		err := wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
+			return c.attempt(ctx, s)
+		})
+		if err != nil {
+			return fmt.Errorf("give %s back: %w", workloadKey(s), err)
+		}
+	}
+	if err := c.releaser.deleteChildren(ctx, s); err != nil {
+		return err
+	}
+	return c.releaser.removeFinalizer(ctx, s)
+}
+
+// attempt releases the workload and tells whether the policy server is free to
+// go.
+func (c *Cleanup) attempt(ctx context.Context, s *v1alpha1.DstackServer) (bool, error) {
+	w, err := readWorkload(ctx, c.client, s)
+	if client.IgnoreNotFound(err) != nil {
+		return false, err
+	}
+	var live *workload.Workload
+	if err == nil {
+		live = w
+	}
+	return c.releaser.release(ctx, s, live)
+}
+
+// stopManager scales the manager to zero, so that it does not set again what is
+// being taken back, and waits until its pods are gone. A manager that is gone is
+// stopped.
+func (c *Cleanup) stopManager(ctx context.Context, name string) error {
+	d := &appsv1.Deployment{}
+	d.Namespace, d.Name = c.namespace, name
+	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`))
+	err := c.client.SubResource("scale").Patch(ctx, d, patch)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("scale manager Deployment %s to zero: %w", name, err)
+	}
+	err = wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
+		err := c.client.Get(ctx, client.ObjectKeyFromObject(d), d)
+		if apierrors.IsNotFound(err) {
+			return true, nil
+		}
+		return d.Status.ObservedGeneration >= d.Generation && d.Status.Replicas == 0, err
+	})
+	if err != nil {
+		return fmt.Errorf("wait until manager Deployment %s has stopped: %w", name, err)
+	}
+	return nil
+}
+
+// LeaveTerminatingNamespace lets the DstackServers of a namespace go that is
+// being deleted. Kubernetes deletes pods first and everything else after that,
+// so a manager in that namespace is gone before the DstackServers are: it calls
+// this when it is told to stop. In any other namespace it does nothing.
+func (c *Cleanup) LeaveTerminatingNamespace(ctx context.Context) error {
+	terminating, err := namespaceTerminating(ctx, c.client, c.namespace)
+	if err != nil || !terminating {
+		return err
+	}
+	var servers v1alpha1.DstackServerList
+	if err := c.client.List(ctx, &servers, client.InNamespace(c.namespace)); err != nil {
+		return fmt.Errorf("list DstackServers: %w", err)
+	}
+	var failed []error
+	for i := range servers.Items {
+		failed = append(failed, c.releaser.removeFinalizer(ctx, &servers.Items[i]))
+	}
+	return errors.Join(failed...)
+}

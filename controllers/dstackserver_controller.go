@@ -1,0 +1,128 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/observe"
+	"github.com/dstack-isolation/operator/internal/status"
+)
+
+// Config is what a DstackServerReconciler is built of.
+type Config struct {
+	// Client reads from the cache and writes.
+	Client client.Client
+	// Live reads from the API server: Secrets, which are never cached, and the
+	// namespace.
+	Live     client.Reader
+	Resolver *Resolver
+	Prober   *observe.Prober
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+	// Manifests are the facts about this build that its objects depend on.
+	Manifests manifests.Options
+	// Plugin are the files of the Python plugin.
+	Plugin manifests.PluginFiles
+	// InjectionDeadline is how long the first pod with the settings may take to
+	// become ready before they are taken back.
+	InjectionDeadline time.Duration
+}
+
+// DefaultInjectionDeadline leaves time to pull an image and to migrate a
+// database.
+const DefaultInjectionDeadline = 5 * time.Minute
+
+// DstackServerReconciler applies what the profiles of a server ask for.
+type DstackServerReconciler struct {
+	Config
+	applier *apply.Applier
+}
+
+// NewDstackServerReconciler returns a reconciler of DstackServers.
+func NewDstackServerReconciler(c Config) *DstackServerReconciler {
+	if c.InjectionDeadline == 0 {
+		c.InjectionDeadline = DefaultInjectionDeadline
+	}
+	return &DstackServerReconciler{Config: c, applier: apply.New(c.Client)}
+}
+
+// Reconcile makes one pass: look, apply, look again, and say what was seen. A
+// step that fails stops the writes after it, never the status.
+func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1.DstackServer) (reconcile.Result, error) {
+	p := newPass(server)
+	var err error
+	if server.DeletionTimestamp != nil {
+		done, finalizeErr := r.finalize(ctx, p)
+		if done {
+			r.Resolver.Forget(client.ObjectKeyFromObject(server))
+			return reconcile.Result{}, finalizeErr
+		}
+		err = finalizeErr
+	} else {
+		err = r.program(ctx, p)
+	}
+	if statusErr := r.writeStatus(ctx, p); statusErr != nil {
+		return reconcile.Result{}, errors.Join(err, statusErr)
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: p.requeue}, nil
+}
+
+// program runs the steps in order.
+func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
+	if err := r.ensureFinalizer(ctx, p.server); err != nil {
+		return err
+	}
+	if err := r.look(ctx, p); err != nil || !p.accepted() {
+		return err
+	}
+	if p.server.Spec.Injection == v1alpha1.InjectionDisabled {
+		return r.disable(ctx, p)
+	}
+	ownErr := r.applyOwn(ctx, p)
+	r.observePolicyServers(ctx, p, ownErr)
+	var settingsErr error
+	if ownErr == nil {
+		settingsErr = r.applySettings(ctx, p)
+	}
+	r.observeServers(ctx, p)
+	return errors.Join(ownErr, settingsErr)
+}
+
+// ensureFinalizer comes before any effect on other objects. It does not change
+// the generation, so the pass goes on.
+func (r *DstackServerReconciler) ensureFinalizer(ctx context.Context, server *v1alpha1.DstackServer) error {
+	before := server.DeepCopy()
+	if !controllerutil.AddFinalizer(server, v1alpha1.Finalizer) {
+		return nil
+	}
+	return r.Client.Patch(ctx, server, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+}
+
+// writeStatus writes only what changed, then tells of transitions.
+func (r *DstackServerReconciler) writeStatus(ctx context.Context, p *pass) error {
+	desired := status.Server(p.server, p.facts, r.Clock.Now())
+	if equality.Semantic.DeepEqual(p.server.Status, desired) {
+		return nil
+	}
+	before := p.server.DeepCopy()
+	p.server.Status = desired
+	if err := r.Client.Status().Patch(ctx, p.server, client.MergeFrom(before)); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	emit(r.Recorder, p.server, before.Status.Conditions, desired.Conditions)
+	return nil
+}

@@ -1,0 +1,43 @@
+package controllers
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+)
+
+// actionReconcile is the action of every event: what the controller did when it
+// saw the transition.
+const actionReconcile = "Reconcile"
+
+// emit tells of conditions that changed their status or reason. Reconciling
+// only mirrors the others and would double each event.
+func emit(recorder events.EventRecorder, about runtime.Object, before, after []metav1.Condition) {
+	for _, c := range after {
+		old := meta.FindStatusCondition(before, c.Type)
+		if old != nil && old.Status == c.Status && old.Reason == c.Reason {
+			continue
+		}
+		if c.Type == v1alpha1.ConditionReconciling || c.Type == v1alpha1.ConditionStalled || c.Reason == v1alpha1.ReasonPending {
+			continue
+		}
+		kind := corev1.EventTypeNormal
+		if c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled) {
+			kind = corev1.EventTypeWarning
+		}
+		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
+	}
+}
+
+// clip keeps a note within the API's limit of 1 kB.
+func clip(s string) string {
+	const most = 900
+	if len(s) <= most {
+		return s
+	}
+	return s[:most]
+}

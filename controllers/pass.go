@@ -1,0 +1,174 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// pass is everything that one reconcile has found out so far.
+type pass struct {
+	server    *v1alpha1.DstackServer
+	workload  *workload.Workload
+	container *corev1.Container
+	// pods of the workload that may still run, terminating ones included.
+	pods      []corev1.Pod
+	effective *isolation.Effective
+	// token of the policy server.
+	token string
+	// policyReady is true when every replica of the policy server is ready and
+	// decides by the desired revision.
+	policyReady bool
+	facts       status.ServerFacts
+	requeue     time.Duration
+}
+
+func newPass(server *v1alpha1.DstackServer) *pass {
+	return &pass{server: server, facts: status.ServerFacts{Revisions: server.Status.SettingsRevision}}
+}
+
+func (p *pass) accepted() bool { return p.facts.Accepted.Status == metav1.ConditionTrue }
+
+// wakeAfter asks for another pass, the soonest wish winning.
+func (p *pass) wakeAfter(d time.Duration) {
+	if d > 0 && (p.requeue == 0 || d < p.requeue) {
+		p.requeue = d
+	}
+}
+
+func (p *pass) warn(format string, args ...any) {
+	p.facts.Warnings = append(p.facts.Warnings, fmt.Sprintf(format, args...))
+}
+
+// look reads all that the pass depends on and judges whether the object can be
+// worked on at all.
+func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
+	effective, err := r.Resolver.Resolve(ctx, p.server)
+	if err != nil {
+		return err
+	}
+	p.effective, p.facts.Effective = effective, effective
+	if next := effective.NextExpiry; !next.IsZero() {
+		p.wakeAfter(next.Sub(r.Clock.Now()))
+	}
+	owner, err := r.claimedBy(ctx, p.server)
+	if err != nil {
+		return err
+	}
+	if owner != "" {
+		p.facts.Accepted = status.Stuck(v1alpha1.ReasonWorkloadClaimed, fmt.Sprintf(
+			"%s %s belongs to DstackServer %s, which is older: delete one of the two", p.server.Spec.Workload.Kind, p.server.Spec.Workload.Name, owner))
+		return nil
+	}
+	p.workload, err = r.readWorkload(ctx, p.server)
+	if apierrors.IsNotFound(err) {
+		p.facts.Accepted = status.Stuck(v1alpha1.ReasonWorkloadNotFound, fmt.Sprintf(
+			"there is no %s %s in namespace %s: create it, or create this DstackServer again with another spec.workload",
+			p.server.Spec.Workload.Kind, p.server.Spec.Workload.Name, p.server.Namespace))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.facts.Accepted = p.judge()
+	return r.readPods(ctx, p)
+}
+
+// judge finds the server's container and checks what the spec says of it.
+func (p *pass) judge() status.Finding {
+	c, err := p.workload.Container(p.server.Spec.Workload.Container)
+	if err != nil {
+		return status.Stuck(v1alpha1.ReasonContainerNotFound, err.Error())
+	}
+	p.container = c
+	dir := workload.Lookup(c, dstack.EnvServerDir)
+	if dir.Set && (!dir.Known || dir.Value != manifests.ServerDir(p.server)) {
+		return status.Stuck(v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
+			"container %s sets %s, but spec.serverDir is %s: set spec.serverDir to the same directory", c.Name, dstack.EnvServerDir, manifests.ServerDir(p.server)))
+	}
+	return status.OK(v1alpha1.ReasonAccepted, fmt.Sprintf("%s runs dstack in container %s", p.workload, c.Name))
+}
+
+// claimedBy finds an older DstackServer of the same workload; "" if there is
+// none. One that is being deleted still holds its claim.
+func (r *DstackServerReconciler) claimedBy(ctx context.Context, server *v1alpha1.DstackServer) (string, error) {
+	var rivals v1alpha1.DstackServerList
+	err := r.Client.List(ctx, &rivals, client.InNamespace(server.Namespace),
+		client.MatchingFields{indexWorkload: workloadKey(server)})
+	if err != nil {
+		return "", fmt.Errorf("list DstackServers: %w", err)
+	}
+	oldest := server
+	for i := range rivals.Items {
+		if older(&rivals.Items[i], oldest) {
+			oldest = &rivals.Items[i]
+		}
+	}
+	if oldest.UID == server.UID {
+		return "", nil
+	}
+	return oldest.Name, nil
+}
+
+func older(a, b *v1alpha1.DstackServer) bool {
+	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	}
+	return a.Name < b.Name
+}
+
+func (r *DstackServerReconciler) readWorkload(ctx context.Context, server *v1alpha1.DstackServer) (*workload.Workload, error) {
+	return readWorkload(ctx, r.Client, server)
+}
+
+func readWorkload(ctx context.Context, reader client.Reader, server *v1alpha1.DstackServer) (*workload.Workload, error) {
+	ref := server.Spec.Workload
+	key := client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}
+	if ref.Kind == v1alpha1.WorkloadStatefulSet {
+		var s appsv1.StatefulSet
+		if err := reader.Get(ctx, key, &s); err != nil {
+			return nil, err
+		}
+		return workload.FromStatefulSet(&s), nil
+	}
+	var d appsv1.Deployment
+	if err := reader.Get(ctx, key, &d); err != nil {
+		return nil, err
+	}
+	return workload.FromDeployment(&d), nil
+}
+
+// readPods finds the live pods of the workload and what they run with.
+func (r *DstackServerReconciler) readPods(ctx context.Context, p *pass) error {
+	selector, err := metav1.LabelSelectorAsSelector(p.workload.Selector)
+	if err != nil {
+		return fmt.Errorf("read the selector of %s: %w", p.workload, err)
+	}
+	var pods corev1.PodList
+	if err := r.Client.List(ctx, &pods, client.InNamespace(p.server.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return fmt.Errorf("list pods of %s: %w", p.workload, err)
+	}
+	p.pods = workload.Live(pods.Items)
+	slices.SortFunc(p.pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	name := p.server.Spec.Workload.Container
+	if p.container != nil {
+		name = p.container.Name
+	}
+	running := workload.Running(p.pods, name, manifests.Endpoint(p.server))
+	p.facts.Running = &running
+	return nil
+}

@@ -1,0 +1,130 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/observe"
+	"github.com/dstack-isolation/operator/internal/status"
+)
+
+const (
+	// askAgain is how soon policy servers are asked again while they decide by an
+	// older revision: they learn of a change within a second.
+	askAgain = 500 * time.Millisecond
+	// askLater is how soon processes that do not answer are asked again.
+	askLater = 10 * time.Second
+)
+
+// observePolicyServers asks every policy server pod what it decides by.
+// applyErr is why the objects could not be applied.
+func (r *DstackServerReconciler) observePolicyServers(ctx context.Context, p *pass, applyErr error) {
+	switch {
+	case errors.Is(applyErr, errTokenInvalid):
+		p.facts.PolicyPlugin = status.Stuck(v1alpha1.ReasonTokenInvalid, applyErr.Error())
+		return
+	case applyErr != nil:
+		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonApplyFailed, applyErr.Error())
+		return
+	}
+	rollout, err := r.policyRollout(ctx, p.server)
+	if err != nil {
+		p.facts.PolicyPlugin = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return
+	}
+	addresses, err := r.policyAddresses(ctx, p.server)
+	if err != nil {
+		p.facts.PolicyPlugin = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return
+	}
+	answers := r.Prober.PolicyServers(ctx, addresses, manifests.PortDecisions, p.token)
+	finding, served := judgePolicyServers(answers, p.effective.Revision)
+	if served {
+		p.facts.Served = p.effective.Revision
+	}
+	if finding.Reason == v1alpha1.ReasonRevisionBehind || finding.Reason == v1alpha1.ReasonUpgrading {
+		p.wakeAfter(askAgain)
+	} else if !served && len(addresses) > 0 {
+		p.wakeAfter(askLater)
+	}
+	if rollout != "" {
+		finding = status.Waiting(v1alpha1.ReasonRollingOut, rollout)
+	}
+	p.policyReady = served && rollout == ""
+	p.facts.PolicyPlugin = finding
+}
+
+// policyRollout says what the policy server's Deployment still waits for; ""
+// when every replica is ready.
+func (r *DstackServerReconciler) policyRollout(ctx context.Context, server *v1alpha1.DstackServer) (string, error) {
+	var d appsv1.Deployment
+	err := r.Client.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: manifests.PolicyServerName(server.Name)}, &d)
+	if err != nil {
+		return "waiting for the policy server's Deployment to appear", client.IgnoreNotFound(err)
+	}
+	want := ptr.Deref(d.Spec.Replicas, 1)
+	if d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == want && d.Status.ReadyReplicas == want && d.Status.Replicas == want {
+		return "", nil
+	}
+	ready := d.Status.ReadyReplicas
+	if d.Status.ObservedGeneration < d.Generation {
+		ready = 0
+	}
+	return fmt.Sprintf("%d of %d replicas of Deployment %s are ready and up to date: look at its pods (kubectl -n %s get pods -l %s=%s)",
+		min(ready, d.Status.UpdatedReplicas), want, d.Name, d.Namespace, manifests.LabelServer, server.Name), nil
+}
+
+// policyAddresses are the addresses of all policy server pods that the Service
+// sends requests to.
+func (r *DstackServerReconciler) policyAddresses(ctx context.Context, server *v1alpha1.DstackServer) ([]string, error) {
+	var slicesOf discoveryv1.EndpointSliceList
+	err := r.Client.List(ctx, &slicesOf, client.InNamespace(server.Namespace),
+		client.MatchingLabels{discoveryv1.LabelServiceName: manifests.PolicyServerName(server.Name)})
+	if err != nil {
+		return nil, fmt.Errorf("list EndpointSlices: %w", err)
+	}
+	var addresses []string
+	for i := range slicesOf.Items {
+		for _, e := range slicesOf.Items[i].Endpoints {
+			if ptr.Deref(e.Conditions.Ready, true) && len(e.Addresses) > 0 {
+				addresses = append(addresses, e.Addresses[0])
+			}
+		}
+	}
+	slices.Sort(addresses)
+	return slices.Compact(addresses), nil
+}
+
+// judgePolicyServers tells whether all of them decide by the revision.
+func judgePolicyServers(answers []observe.PolicyServer, revision string) (status.Finding, bool) {
+	if len(answers) == 0 {
+		return status.Waiting(v1alpha1.ReasonRollingOut, "no policy server is ready, so dstack refuses every run that would ask it"), false
+	}
+	behind, versions := 0, map[string]bool{}
+	for _, a := range answers {
+		if a.Err != nil {
+			return status.Waiting(v1alpha1.ReasonRollingOut, "a policy server did not tell its revision: "+a.Err.Error()), false
+		}
+		versions[a.Version] = true
+		if a.Revision != revision {
+			behind++
+		}
+	}
+	switch {
+	case behind > 0 && len(versions) > 1:
+		return status.Waiting(v1alpha1.ReasonUpgrading, fmt.Sprintf("%d of %d policy servers are of another build of the operator and decide by another revision than %s", behind, len(answers), revision)), false
+	case behind > 0:
+		return status.Waiting(v1alpha1.ReasonRevisionBehind, fmt.Sprintf("%d of %d policy servers do not decide by policy revision %s yet", behind, len(answers), revision)), false
+	}
+	return status.OK(v1alpha1.ReasonServing, fmt.Sprintf("all %d policy servers decide by policy revision %s", len(answers), revision)), true
+}

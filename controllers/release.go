@@ -1,0 +1,176 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// disable gives back all that was set, as spec.injection Disabled asks.
+func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
+	rel := releaser{client: r.Client, applier: r.applier}
+	p.facts.Revisions.Rejected, p.facts.Revisions.Applied = "", ""
+	free, err := rel.release(ctx, p.server, p.workload)
+	if err != nil {
+		return err
+	}
+	if !free {
+		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go")
+		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
+		return nil
+	}
+	p.facts.Revisions.Proven = ""
+	disabled := status.Stuck(v1alpha1.ReasonDisabled, "spec.injection is Disabled: all settings were given back, and the server runs without policy")
+	p.facts.Settings, p.facts.PolicyPlugin = disabled, disabled
+	if err := rel.deleteChildren(ctx, p.server); err != nil {
+		return err
+	}
+	r.observeServers(ctx, p)
+	return nil
+}
+
+// finalize gives back all that was set and lets the object go. Done is true
+// once it has.
+func (r *DstackServerReconciler) finalize(ctx context.Context, p *pass) (done bool, err error) {
+	if !controllerutil.ContainsFinalizer(p.server, v1alpha1.Finalizer) {
+		return true, nil
+	}
+	rel := releaser{client: r.Client, applier: r.applier}
+	owner, err := r.claimedBy(ctx, p.server)
+	if err != nil {
+		return false, err
+	}
+	if owner == "" {
+		free, err := r.releaseAll(ctx, p, rel)
+		if err != nil || !free {
+			return false, err
+		}
+	}
+	return true, rel.removeFinalizer(ctx, p.server)
+}
+
+// releaseAll gives the workload back and, once no pod asks it any more, deletes
+// the policy server. In a namespace that is being deleted there is nothing to
+// wait for.
+func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel releaser) (bool, error) {
+	going := status.Stuck(v1alpha1.ReasonReleasing, "the object is being deleted: its settings are taken back")
+	p.facts.Accepted = going
+	w, err := r.readWorkload(ctx, p.server)
+	if client.IgnoreNotFound(err) != nil {
+		return false, err
+	}
+	if apierrors.IsNotFound(err) {
+		w = nil
+	}
+	terminating, err := namespaceTerminating(ctx, r.Live, p.server.Namespace)
+	if err != nil {
+		return false, err
+	}
+	free, err := rel.release(ctx, p.server, w)
+	if err != nil && !terminating {
+		return false, err
+	}
+	if !free && !terminating {
+		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go"+blockedNote(w))
+		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
+		p.wakeAfter(askLater)
+		return false, nil
+	}
+	return true, rel.deleteChildren(ctx, p.server)
+}
+
+func blockedNote(w *workload.Workload) string {
+	if w == nil {
+		return ""
+	}
+	if blocked := w.Blocked(); blocked != "" {
+		return "; " + blocked
+	}
+	return ""
+}
+
+// releaser gives workloads back. The manager and the cleanup command share it.
+type releaser struct {
+	client  client.Client
+	applier *apply.Applier
+}
+
+// release takes the settings out of the workload and tells whether no pod asks
+// the policy server any more. The workload is nil when it is gone.
+func (r releaser) release(ctx context.Context, server *v1alpha1.DstackServer, w *workload.Workload) (free bool, err error) {
+	if w != nil {
+		if _, err := r.applier.Release(ctx, w); err != nil {
+			return false, err
+		}
+	}
+	var pods corev1.PodList
+	if err := r.client.List(ctx, &pods, client.InNamespace(server.Namespace)); err != nil {
+		return false, fmt.Errorf("list pods: %w", err)
+	}
+	return !workload.AnyUses(workload.Live(pods.Items), manifests.Endpoint(server)), nil
+}
+
+// deleteChildren deletes the policy server and what belongs to it.
+func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackServer) error {
+	name := manifests.PolicyServerName(server.Name)
+	children := []client.Object{
+		&appsv1.Deployment{}, &corev1.Service{}, &policyv1.PodDisruptionBudget{}, &networkingv1.NetworkPolicy{},
+	}
+	for _, o := range children {
+		o.SetNamespace(server.Namespace)
+		o.SetName(name)
+	}
+	token, state := &corev1.Secret{}, &corev1.ConfigMap{}
+	token.Namespace, token.Name = server.Namespace, manifests.TokenSecretName(server.Name)
+	state.Namespace, state.Name = server.Namespace, manifests.StateName(server.Name)
+	children = append(children, token, state)
+	var plugins corev1.ConfigMapList
+	if err := r.client.List(ctx, &plugins, client.InNamespace(server.Namespace), client.MatchingLabels{manifests.LabelServer: server.Name}); err != nil {
+		return fmt.Errorf("list ConfigMaps: %w", err)
+	}
+	for i := range plugins.Items {
+		children = append(children, &plugins.Items[i])
+	}
+	for _, o := range children {
+		err := r.client.Delete(ctx, o, client.PropagationPolicy("Background"))
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete %T %s: %w", o, o.GetName(), err)
+		}
+	}
+	return nil
+}
+
+func (r releaser) removeFinalizer(ctx context.Context, server *v1alpha1.DstackServer) error {
+	before := server.DeepCopy()
+	if !controllerutil.RemoveFinalizer(server, v1alpha1.Finalizer) {
+		return nil
+	}
+	return client.IgnoreNotFound(r.client.Patch(ctx, server, client.MergeFrom(before)))
+}
+
+// namespaceTerminating tells whether the namespace is being deleted. A Role can
+// grant this read of its own namespace.
+func namespaceTerminating(ctx context.Context, reader client.Reader, name string) (bool, error) {
+	var ns corev1.Namespace
+	err := reader.Get(ctx, client.ObjectKey{Name: name}, &ns)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+	return ns.DeletionTimestamp != nil, nil
+}

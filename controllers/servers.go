@@ -1,0 +1,94 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/observe"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// observeServers asks every server pod for its release, and whether it accepts
+// the admin token.
+func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
+	token, finding := r.adminToken(ctx, p.server)
+	if finding.Reason != "" {
+		p.facts.Connected = finding
+		p.wakeAfter(askLater)
+		return
+	}
+	var addresses []string
+	for i := range p.pods {
+		pod := &p.pods[i]
+		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
+			addresses = append(addresses, pod.Status.PodIP)
+		}
+	}
+	if len(addresses) == 0 {
+		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
+		p.facts.Release = p.server.Status.Release
+		return
+	}
+	port := p.server.Spec.API.Port
+	if port == 0 {
+		port = dstack.DefaultPort
+	}
+	answers := r.Prober.Servers(ctx, addresses, int(port), token)
+	p.facts.Connected, p.facts.Release = judgeServers(answers)
+	if !isTrue(p.facts.Connected) {
+		p.wakeAfter(askLater)
+	}
+	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
+		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
+	}
+}
+
+func isTrue(f status.Finding) bool { return f.Status == "True" }
+
+// adminToken reads the token of an administrator; no token is no error.
+func (r *DstackServerReconciler) adminToken(ctx context.Context, server *v1alpha1.DstackServer) (string, status.Finding) {
+	ref := server.Spec.API.AdminTokenSecretRef
+	if ref == nil {
+		return "", status.Finding{}
+	}
+	var secret corev1.Secret
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}, &secret)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", status.Unknown(v1alpha1.ReasonReconcileError, "the Secret with the admin token could not be read: "+err.Error())
+	}
+	token := string(secret.Data[ref.Key])
+	if token == "" {
+		return "", status.Stuck(v1alpha1.ReasonTokenNotFound, fmt.Sprintf(
+			"Secret %s has no key %s with an admin token in it: create it, or mend spec.api.adminTokenSecretRef", ref.Name, ref.Key))
+	}
+	return token, status.Finding{}
+}
+
+// judgeServers sums up what the server pods say.
+func judgeServers(answers []observe.Server) (status.Finding, string) {
+	release := answers[0].Release
+	for _, a := range answers {
+		if a.Err != nil {
+			return status.Waiting(v1alpha1.ReasonUnreachable, "a server pod does not answer its API: "+a.Err.Error()), ""
+		}
+		if a.TokenRejected {
+			return status.Stuck(v1alpha1.ReasonTokenRejected, "a server pod does not take the admin token for that of a global administrator: mend the Secret that spec.api.adminTokenSecretRef names"), a.Release
+		}
+		release = dstack.Older(release, a.Release)
+	}
+	if err := dstack.Supported(release); err != nil {
+		return status.Stuck(v1alpha1.ReasonUnsupportedRelease, err.Error()), release
+	}
+	shown := release
+	if shown == "" {
+		shown = "(a development build)"
+	}
+	return status.OK(v1alpha1.ReasonConnected, fmt.Sprintf("all %d server pods answer; dstack %s", len(answers), shown)), release
+}

@@ -1,0 +1,174 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// Result is what became of an intent.
+type Result struct {
+	// Items are the intent's items, each with what became of it.
+	Items []v1alpha1.InjectedItem
+	// Conflicts are the clashes with other managers.
+	Conflicts []Conflict
+	// Invalid is the API server's word on why it refuses the workload with the
+	// settings in it; "" when it does not.
+	Invalid string
+	// Complete is true when all of the intent is in the workload.
+	Complete bool
+}
+
+// Settings puts an intent into the user's workload, never by force. Of the
+// independent items exactly those that clash are left out. If a part of the
+// plugin clashes, none of it is set; and where it is set already nothing is
+// written at all, because leaving it out would open the server.
+//
+// An error means that the outcome is not known or that the workload has changed
+// meanwhile: try again.
+func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result, error) {
+	key := intent.Workload.String()
+	sum, err := digest(intent.Config())
+	if err != nil {
+		return Result{}, fmt.Errorf("apply settings to %s: %w", intent.Workload, err)
+	}
+	if a.memo.same(key, sum) {
+		return result(intent, intent, nil), nil
+	}
+	send, conflicts := withoutKnownClashes(intent)
+	for {
+		if send.Plugin == nil && intent.Plugin != nil && intent.Workload.Injected() != nil || send.Empty() {
+			return result(intent, send, conflicts), nil
+		}
+		err := a.client.Apply(ctx, send.Config(), client.FieldOwner(WorkloadManager), client.DryRunAll)
+		if err == nil {
+			break
+		}
+		found := conflictsOf(err)
+		if len(found) == 0 {
+			return refused(intent, send, conflicts, err)
+		}
+		next := send
+		for i := range found {
+			next, found[i] = drop(next, found[i])
+		}
+		conflicts = append(conflicts, found...)
+		send = next
+	}
+	if err := a.client.Apply(ctx, send.Config(), client.FieldOwner(WorkloadManager)); err != nil {
+		return refused(intent, send, conflicts, err)
+	}
+	if len(conflicts) == 0 {
+		a.memo.set(key, sum)
+	}
+	return result(intent, send, conflicts), nil
+}
+
+// refused sorts out an apply that failed without a conflict of fields.
+func refused(intent, sent manifests.Intent, conflicts []Conflict, err error) (Result, error) {
+	if !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) && !apierrors.IsBadRequest(err) {
+		return Result{}, fmt.Errorf("apply settings to %s: %w", intent.Workload, err)
+	}
+	r := result(intent, sent, conflicts)
+	r.Complete, r.Invalid = false, reason(err)
+	for i := range r.Items {
+		if r.Items[i].State == v1alpha1.InjectedApplied {
+			r.Items[i].State = v1alpha1.InjectedWithheld
+		}
+	}
+	return r, nil
+}
+
+func reason(err error) string {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return status.Status().Message
+	}
+	return err.Error()
+}
+
+// withoutKnownClashes leaves out what the API server would not report as a
+// conflict: a literal value where another manager has a reference, or the other
+// way round, and names that stand twice in the user's list.
+func withoutKnownClashes(intent manifests.Intent) (manifests.Intent, []Conflict) {
+	w := intent.Workload
+	container, err := w.Container(intent.Container)
+	if err != nil {
+		return manifests.Intent{Workload: w, Container: intent.Container, Revision: intent.Revision}, []Conflict{{Field: "containers", Message: err.Error()}}
+	}
+	var conflicts []Conflict
+	send := intent
+	for _, e := range intent.Env() {
+		name := *e.Name
+		live := workload.Item(container, name)
+		switch {
+		case live == nil:
+			continue
+		case workload.Occurrences(container, name) > 1:
+			var c Conflict
+			send, c = drop(send, Conflict{Field: envField(intent.Container, name), Message: "the name stands more than once in the list: remove all but one"})
+			conflicts = append(conflicts, c)
+		case (live.ValueFrom != nil) != (e.ValueFrom != nil):
+			var c Conflict
+			send, c = drop(send, Conflict{
+				Field: envField(intent.Container, name), Manager: ownerOf(w, intent.Container, name),
+				Message: "one sets a value and the other a reference",
+			})
+			conflicts = append(conflicts, c)
+		}
+	}
+	return send, conflicts
+}
+
+// drop leaves out what a conflict is about, and names it in the conflict.
+func drop(intent manifests.Intent, c Conflict) (manifests.Intent, Conflict) {
+	c.Item = c.variable()
+	for _, e := range intent.Settings {
+		if c.Item == *e.Name {
+			return intent.WithoutSetting(c.Item), c
+		}
+	}
+	if c.Item == "" {
+		c.Item = c.Field
+	}
+	return intent.WithoutPlugin(), c
+}
+
+// result tells of each item of the intent whether it was sent.
+func result(intent, sent manifests.Intent, conflicts []Conflict) Result {
+	r := Result{Conflicts: conflicts, Complete: len(conflicts) == 0}
+	add := func(name string, applied bool) {
+		item := v1alpha1.InjectedItem{Name: name, State: v1alpha1.InjectedApplied}
+		if !applied {
+			item.State = v1alpha1.InjectedWithheld
+		}
+		for _, c := range conflicts {
+			if c.Item == name {
+				item.State, item.Manager = v1alpha1.InjectedConflict, c.Manager
+			}
+		}
+		r.Items = append(r.Items, item)
+	}
+	for _, e := range intent.Settings {
+		kept := slices.ContainsFunc(sent.Settings, func(s envItem) bool { return *s.Name == *e.Name })
+		add(*e.Name, kept)
+	}
+	if p := intent.Plugin; p != nil {
+		for _, e := range p.Env {
+			add(*e.Name, sent.Plugin != nil)
+		}
+		for _, v := range p.Volumes {
+			add("volume "+*v.Name, sent.Plugin != nil)
+		}
+		add("initContainer "+*p.Init.Name, sent.Plugin != nil)
+	}
+	return r
+}

@@ -1,0 +1,75 @@
+package dstack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+)
+
+// maxAnswer bounds what is read of an answer of the API.
+const maxAnswer = 1 << 20
+
+// Client talks to the HTTP API of one process of a dstack server.
+type Client struct {
+	// HTTP sends the requests; it should have a timeout and no proxy.
+	HTTP *http.Client
+	// BaseURL such as "http://10.0.0.7:3000".
+	BaseURL string
+	// Token of a user, sent only by calls that need one. Never logged.
+	Token string
+}
+
+// StatusError is an answer other than 200.
+type StatusError struct{ Code int }
+
+func (e *StatusError) Error() string { return fmt.Sprintf("answered with status %d", e.Code) }
+
+// Release asks which release the server is: POST /api/server/get_info, which
+// needs no token. A build without a version answers "".
+func (c *Client) Release(ctx context.Context) (string, error) {
+	var info struct {
+		ServerVersion string `json:"server_version"`
+	}
+	if err := c.post(ctx, "/api/server/get_info", "", &info); err != nil {
+		return "", err
+	}
+	return info.ServerVersion, nil
+}
+
+// CheckToken asks whose token it is: POST /api/users/get_my_user. A token that
+// the server does not know is answered with 401 or 403.
+func (c *Client) CheckToken(ctx context.Context) (globalRole string, err error) {
+	var user struct {
+		GlobalRole string `json:"global_role"`
+	}
+	if err := c.post(ctx, "/api/users/get_my_user", c.Token, &user); err != nil {
+		return "", err
+	}
+	return user.GlobalRole, nil
+}
+
+func (c *Client) post(ctx context.Context, path, token string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.BaseURL+path, bytes.NewReader([]byte("{}")))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := c.HTTP.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return &StatusError{Code: res.StatusCode}
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(into); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", path, err)
+	}
+	return nil
+}

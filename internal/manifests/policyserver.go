@@ -1,0 +1,216 @@
+package manifests
+
+import (
+	"fmt"
+	"path"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+	networkingv1ac "k8s.io/client-go/applyconfigurations/networking/v1"
+	policyv1ac "k8s.io/client-go/applyconfigurations/policy/v1"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+)
+
+// nonRootID is the user and group of the operator's image.
+const nonRootID = 65532
+
+// Options are the facts, beyond the DstackServer, that the objects depend on.
+type Options struct {
+	// Image is the operator's own image.
+	Image string
+	// ImagePullPolicy of the policy server and of the init container; empty leaves
+	// it to Kubernetes.
+	ImagePullPolicy corev1.PullPolicy
+	// ServiceAccount of the policy server. It is shipped by the chart.
+	ServiceAccount string
+	// TokenID changes with the policy server's token.
+	TokenID string
+}
+
+// Object is one object of the operator's own, applied with force.
+type Object struct {
+	// Kind and Name say what it is, in messages.
+	Kind, Name string
+	// Config is the whole desired object.
+	Config runtime.ApplyConfiguration
+}
+
+// PolicyServer builds the policy server and what belongs to it. serverPods
+// selects the pods that may ask it.
+func PolicyServer(s *v1alpha1.DstackServer, serverPods *metav1.LabelSelector, o Options) []Object {
+	name := PolicyServerName(s.Name)
+	return []Object{
+		{"Service", name, policyService(s)},
+		{"NetworkPolicy", name, policyNetworkPolicy(s, serverPods)},
+		{"PodDisruptionBudget", name, policyDisruptionBudget(s)},
+		{"Deployment", name, policyDeployment(s, o)},
+	}
+}
+
+func policyService(s *v1alpha1.DstackServer) *corev1ac.ServiceApplyConfiguration {
+	return corev1ac.Service(PolicyServerName(s.Name), s.Namespace).
+		WithLabels(Labels(s)).
+		WithSpec(corev1ac.ServiceSpec().
+			WithType(corev1.ServiceTypeClusterIP).
+			WithSelector(SelectorLabels(s.Name)).
+			WithPorts(corev1ac.ServicePort().
+				WithName("http").WithProtocol(corev1.ProtocolTCP).
+				WithPort(PortDecisions).WithTargetPort(intstr.FromString("decisions"))))
+}
+
+func policyDisruptionBudget(s *v1alpha1.DstackServer) *policyv1ac.PodDisruptionBudgetApplyConfiguration {
+	return policyv1ac.PodDisruptionBudget(PolicyServerName(s.Name), s.Namespace).
+		WithLabels(Labels(s)).
+		WithSpec(policyv1ac.PodDisruptionBudgetSpec().
+			WithMaxUnavailable(intstr.FromInt32(1)).
+			WithSelector(metav1ac.LabelSelector().WithMatchLabels(SelectorLabels(s.Name))))
+}
+
+// policyNetworkPolicy lets the server's pods and the manager ask for decisions.
+// Health and metrics hold no secrets and stay open to probes and scrapers.
+func policyNetworkPolicy(s *v1alpha1.DstackServer, serverPods *metav1.LabelSelector) *networkingv1ac.NetworkPolicyApplyConfiguration {
+	managerPods := metav1ac.LabelSelector().WithMatchLabels(map[string]string{
+		LabelName: AppName, LabelComponent: ComponentManager,
+	})
+	return networkingv1ac.NetworkPolicy(PolicyServerName(s.Name), s.Namespace).
+		WithLabels(Labels(s)).
+		WithSpec(networkingv1ac.NetworkPolicySpec().
+			WithPodSelector(metav1ac.LabelSelector().WithMatchLabels(SelectorLabels(s.Name))).
+			WithPolicyTypes("Ingress").
+			WithIngress(
+				networkingv1ac.NetworkPolicyIngressRule().
+					WithFrom(
+						networkingv1ac.NetworkPolicyPeer().WithPodSelector(selector(serverPods)),
+						networkingv1ac.NetworkPolicyPeer().WithPodSelector(managerPods)).
+					WithPorts(networkingv1ac.NetworkPolicyPort().
+						WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromString("decisions"))),
+				networkingv1ac.NetworkPolicyIngressRule().
+					WithPorts(networkingv1ac.NetworkPolicyPort().
+						WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromString("health")))))
+}
+
+func selector(s *metav1.LabelSelector) *metav1ac.LabelSelectorApplyConfiguration {
+	ac := metav1ac.LabelSelector()
+	if len(s.MatchLabels) > 0 {
+		ac.WithMatchLabels(s.MatchLabels)
+	}
+	for _, e := range s.MatchExpressions {
+		ac.WithMatchExpressions(metav1ac.LabelSelectorRequirement().
+			WithKey(e.Key).WithOperator(e.Operator).WithValues(e.Values...))
+	}
+	return ac
+}
+
+func policyDeployment(s *v1alpha1.DstackServer, o Options) *appsv1ac.DeploymentApplyConfiguration {
+	plugin := s.Spec.PolicyPlugin
+	labels := metav1ac.LabelSelector().WithMatchLabels(SelectorLabels(s.Name))
+	pod := corev1ac.PodSpec().
+		WithServiceAccountName(o.ServiceAccount).
+		WithEnableServiceLinks(false).
+		WithTerminationGracePeriodSeconds(30).
+		WithSecurityContext(corev1ac.PodSecurityContext().
+			WithRunAsNonRoot(true).WithRunAsUser(nonRootID).WithRunAsGroup(nonRootID).WithFSGroup(nonRootID).
+			WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithTopologySpreadConstraints(corev1ac.TopologySpreadConstraint().
+			WithMaxSkew(1).WithTopologyKey(corev1.LabelHostname).
+			WithWhenUnsatisfiable(corev1.ScheduleAnyway).WithLabelSelector(labels)).
+		WithVolumes(corev1ac.Volume().WithName("token").
+			WithSecret(corev1ac.SecretVolumeSource().WithSecretName(TokenSecretName(s.Name)).WithDefaultMode(0o440))).
+		WithContainers(policyContainer(s, o))
+	for _, ref := range plugin.ImagePullSecrets {
+		pod.WithImagePullSecrets(corev1ac.LocalObjectReference().WithName(ref.Name))
+	}
+	return appsv1ac.Deployment(PolicyServerName(s.Name), s.Namespace).
+		WithLabels(Labels(s)).
+		WithSpec(appsv1ac.DeploymentSpec().
+			WithReplicas(plugin.Replicas).
+			WithSelector(labels).
+			WithStrategy(appsv1ac.DeploymentStrategy().
+				WithType("RollingUpdate").
+				WithRollingUpdate(appsv1ac.RollingUpdateDeployment().
+					WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))).
+			WithTemplate(corev1ac.PodTemplateSpec().
+				WithLabels(SelectorLabels(s.Name)).
+				WithAnnotations(map[string]string{AnnotationTokenID: o.TokenID}).
+				WithSpec(pod)))
+}
+
+func policyContainer(s *v1alpha1.DstackServer, o Options) *corev1ac.ContainerApplyConfiguration {
+	c := corev1ac.Container().
+		WithName("policy-server").
+		WithImage(o.Image).
+		WithArgs("policy-server",
+			"--namespace="+s.Namespace,
+			"--server="+s.Name,
+			fmt.Sprintf("--listen=:%d", PortDecisions),
+			fmt.Sprintf("--health-listen=:%d", PortHealth),
+			"--token-file="+path.Join(tokenDir, TokenKey)).
+		WithPorts(
+			corev1ac.ContainerPort().WithName("decisions").WithContainerPort(PortDecisions).WithProtocol(corev1.ProtocolTCP),
+			corev1ac.ContainerPort().WithName("health").WithContainerPort(PortHealth).WithProtocol(corev1.ProtocolTCP)).
+		WithReadinessProbe(probe("/readyz").WithPeriodSeconds(2).WithFailureThreshold(2)).
+		WithLivenessProbe(probe("/healthz").WithPeriodSeconds(10).WithFailureThreshold(6).WithInitialDelaySeconds(5)).
+		WithResources(resources(s.Spec.PolicyPlugin.Resources)).
+		WithSecurityContext(hardened().WithReadOnlyRootFilesystem(true)).
+		WithVolumeMounts(corev1ac.VolumeMount().WithName("token").WithMountPath(tokenDir).WithReadOnly(true))
+	if o.ImagePullPolicy != "" {
+		c.WithImagePullPolicy(o.ImagePullPolicy)
+	}
+	return c
+}
+
+func probe(at string) *corev1ac.ProbeApplyConfiguration {
+	return corev1ac.Probe().WithTimeoutSeconds(2).
+		WithHTTPGet(corev1ac.HTTPGetAction().WithPath(at).WithPort(intstr.FromString("health")))
+}
+
+func hardened() *corev1ac.SecurityContextApplyConfiguration {
+	return corev1ac.SecurityContext().
+		WithAllowPrivilegeEscalation(false).
+		WithCapabilities(corev1ac.Capabilities().WithDrop("ALL")).
+		WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
+}
+
+func resources(r *v1alpha1.ResourceRequirements) *corev1ac.ResourceRequirementsApplyConfiguration {
+	if r == nil {
+		return corev1ac.ResourceRequirements().
+			WithRequests(corev1.ResourceList{
+				corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+			}).
+			WithLimits(corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")})
+	}
+	ac := corev1ac.ResourceRequirements()
+	if len(r.Requests) > 0 {
+		ac.WithRequests(resourceList(r.Requests))
+	}
+	if len(r.Limits) > 0 {
+		ac.WithLimits(resourceList(r.Limits))
+	}
+	return ac
+}
+
+func resourceList(quantities map[string]resource.Quantity) corev1.ResourceList {
+	list := corev1.ResourceList{}
+	for name, q := range quantities {
+		list[corev1.ResourceName(name)] = q
+	}
+	return list
+}
+
+// State builds the ConfigMap that tells the init container that the settings
+// have worked before.
+func State(s *v1alpha1.DstackServer, proven string) Object {
+	return Object{"ConfigMap", StateName(s.Name), corev1ac.ConfigMap(StateName(s.Name), s.Namespace).
+		WithLabels(Labels(s)).
+		WithData(map[string]string{ProvenKey: proven})}
+}
+
+// envProven tells the init container that the settings have worked before.
+const envProven = "ISOLATION_PROVEN"

@@ -1,0 +1,212 @@
+package manifests
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// SettingsInput is what the settings of a workload depend on.
+type SettingsInput struct {
+	Server      *v1alpha1.DstackServer
+	Workload    *workload.Workload
+	Container   *corev1.Container
+	NetworkMode v1alpha1.NetworkMode
+	Files       PluginFiles
+	Options     Options
+}
+
+// Settings builds what the operator sets in the user's workload. The image and
+// the plugin of an earlier version stay while nothing else changes, because an
+// upgrade of the operator must not restart dstack.
+func Settings(in SettingsInput) Intent {
+	i := Intent{Workload: in.Workload, Container: in.Container.Name}
+	if in.Server.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST {
+		i.TokenID = in.Options.TokenID
+	}
+	if in.NetworkMode != v1alpha1.NetworkModeHostWhenPossible {
+		i.Settings = append(i.Settings, envVar(dstack.EnvJobNetworkMode, strconv.Itoa(int(in.NetworkMode))))
+	}
+	const anyImage, anyPlugin = "IMAGE", "PLUGIN"
+	i.Plugin = pluginPart(in, anyImage, anyPlugin)
+	i.Revision = i.digest()
+
+	image, plugin := in.Options.Image, PluginConfigMapName(in.Server.Name, in.Files)
+	if in.Workload.SettingsRevision() == i.Revision {
+		image, plugin = livePin(in.Workload, image, plugin)
+	}
+	i.Plugin = pluginPart(in, image, plugin)
+	return i
+}
+
+// livePin is the image and the plugin that the pod template already has.
+func livePin(w *workload.Workload, image, plugin string) (liveImage, livePlugin string) {
+	if c := w.Injected(); c != nil && c.Image != "" {
+		image = c.Image
+	}
+	if name := LivePlugin(&w.Template.Spec); name != "" {
+		plugin = name
+	}
+	return image, plugin
+}
+
+// LivePlugin names the plugin's ConfigMap that a pod mounts; "" if none.
+func LivePlugin(pod *corev1.PodSpec) string {
+	for i := range pod.Volumes {
+		if v := &pod.Volumes[i]; v.Name == PluginVolume && v.ConfigMap != nil {
+			return v.ConfigMap.Name
+		}
+	}
+	return ""
+}
+
+func envVar(name, value string) *corev1ac.EnvVarApplyConfiguration {
+	return corev1ac.EnvVar().WithName(name).WithValue(value)
+}
+
+func secretEnvVar(name, secret, key string) *corev1ac.EnvVarApplyConfiguration {
+	return corev1ac.EnvVar().WithName(name).WithValueFrom(corev1ac.EnvVarSource().
+		WithSecretKeyRef(corev1ac.SecretKeySelector().WithName(secret).WithKey(key).WithOptional(false)))
+}
+
+// pluginPart builds all that makes the server ask the policy server: only
+// together do the parts work.
+func pluginPart(in SettingsInput, image, pluginConfigMap string) *PluginPart {
+	s := in.Server
+	part := &PluginPart{
+		Volumes: []*corev1ac.VolumeApplyConfiguration{
+			corev1ac.Volume().WithName(ConfigVolume).WithEmptyDir(corev1ac.EmptyDirVolumeSource().
+				WithSizeLimit(resource.MustParse("8Mi"))),
+		},
+		Mounts: []*corev1ac.VolumeMountApplyConfiguration{
+			corev1ac.VolumeMount().WithName(ConfigVolume).WithReadOnly(true).
+				WithMountPath(path.Join(ServerDir(s), dstack.ConfigFile)).WithSubPath(dstack.ConfigFile),
+		},
+		Init: injectContainer(in, image),
+	}
+	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
+		part.Env = append(part.Env, envVar(dstack.EnvPluginServiceURI, PolicyURL(s.Namespace, s.Name)))
+		return part
+	}
+	part.Env = append(part.Env,
+		envVar(dstack.EnvPolicyURL, PolicyURL(s.Namespace, s.Name)),
+		envVar(dstack.EnvServer, s.Namespace+"/"+s.Name),
+		secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
+	if !pythonPathIsUsers(in.Container) {
+		part.Env = append(part.Env, envVar(dstack.EnvPythonPath, PluginDir))
+	}
+	part.Volumes = append(part.Volumes, corev1ac.Volume().WithName(PluginVolume).
+		WithConfigMap(corev1ac.ConfigMapVolumeSource().WithName(pluginConfigMap).
+			WithDefaultMode(0o444).WithItems(pluginItems(in.Files)...)))
+	part.Mounts = append(part.Mounts, corev1ac.VolumeMount().WithName(PluginVolume).
+		WithReadOnly(true).WithMountPath(PluginDir))
+	return part
+}
+
+// pythonPathIsUsers tells whether the user's own PYTHONPATH already contains the
+// plugin's folder beside others.
+func pythonPathIsUsers(c *corev1.Container) bool {
+	v := workload.Lookup(c, dstack.EnvPythonPath)
+	return v.Known && v.Set && v.Value != PluginDir && slices.Contains(strings.Split(v.Value, ":"), PluginDir)
+}
+
+func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyConfiguration {
+	s := in.Server
+	source := workload.FindConfig(in.Container, ServerDir(s), ConfigVolume)
+	args := []string{
+		"inject",
+		"--target=" + path.Join(injectTargetDir, dstack.ConfigFile),
+		"--plugin=" + pluginName(s),
+		"--policy-url=" + PolicyURL(s.Namespace, s.Name),
+		"--proven-env=" + envProven,
+	}
+	c := corev1ac.Container().
+		WithName(workload.InjectContainer).
+		WithImage(image).
+		WithTerminationMessagePolicy(corev1.TerminationMessageReadFile).
+		WithResources(corev1ac.ResourceRequirements().
+			WithRequests(corev1.ResourceList{
+				corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi"),
+			}).
+			WithLimits(corev1.ResourceList{
+				corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
+			})).
+		WithSecurityContext(injectSecurity(in)).
+		WithVolumeMounts(corev1ac.VolumeMount().WithName(ConfigVolume).WithMountPath(injectTargetDir)).
+		WithEnv(corev1ac.EnvVar().WithName(envProven).WithValueFrom(corev1ac.EnvVarSource().
+			WithConfigMapKeyRef(corev1ac.ConfigMapKeySelector().WithName(StateName(s.Name)).WithKey(ProvenKey).WithOptional(true))))
+	if in.Options.ImagePullPolicy != "" {
+		c.WithImagePullPolicy(in.Options.ImagePullPolicy)
+	}
+	if s.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST {
+		c.WithEnv(secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
+	}
+	if m := source.Mount; m != nil && !source.Clash {
+		args = append(args, "--source="+path.Join(injectSourceDir, source.Path))
+		mount := corev1ac.VolumeMount().WithName(m.Name).WithMountPath(injectSourceDir)
+		if m.SubPath != "" {
+			mount.WithSubPath(m.SubPath)
+		}
+		if m.ReadOnly {
+			mount.WithReadOnly(true)
+		}
+		c.WithVolumeMounts(mount)
+	}
+	return c.WithArgs(args...)
+}
+
+func pluginName(s *v1alpha1.DstackServer) string {
+	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
+		return dstack.PluginREST
+	}
+	return dstack.PluginPython
+}
+
+// injectSecurity runs the init container as the user who will read the copy:
+// the spec's, the server container's own, else its pod's, else 0, which is what
+// dstack's image runs as. Where the pod must not run as root and names no user,
+// the image's own user is left to the kubelet.
+func injectSecurity(in SettingsInput) *corev1ac.SecurityContextApplyConfiguration {
+	ac := hardened().WithReadOnlyRootFilesystem(true)
+	pod, own := in.Workload.Template.Spec.SecurityContext, in.Container.SecurityContext
+	var user, group *int64
+	nonRoot := false
+	if pod != nil {
+		user, group = pod.RunAsUser, pod.RunAsGroup
+		nonRoot = pod.RunAsNonRoot != nil && *pod.RunAsNonRoot
+	}
+	if own != nil {
+		if own.RunAsUser != nil {
+			user = own.RunAsUser
+		}
+		if own.RunAsGroup != nil {
+			group = own.RunAsGroup
+		}
+		nonRoot = nonRoot || own.RunAsNonRoot != nil && *own.RunAsNonRoot
+	}
+	if in.Server.Spec.PolicyPlugin.RunAsUser != nil {
+		user = in.Server.Spec.PolicyPlugin.RunAsUser
+	}
+	switch {
+	case user != nil:
+		ac.WithRunAsUser(*user)
+	case !nonRoot:
+		ac.WithRunAsUser(0)
+	}
+	if group != nil {
+		ac.WithRunAsGroup(*group)
+	}
+	if nonRoot || user != nil && *user != 0 {
+		ac.WithRunAsNonRoot(true)
+	}
+	return ac
+}

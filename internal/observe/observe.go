@@ -1,0 +1,167 @@
+// Package observe asks running processes what they are: policy servers for the
+// revision they decide by, and dstack servers for their release.
+package observe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dstack-isolation/operator/internal/dstack"
+)
+
+const (
+	// timeout of one question. Pods are near; a slow one is asked again.
+	timeout = 3 * time.Second
+	// parallel questions at once.
+	parallel = 8
+	// maxAnswer bounds what is read of an answer.
+	maxAnswer = 64 << 10
+)
+
+// Prober asks over HTTP, straight to each pod and never through a proxy.
+type Prober struct {
+	http *http.Client
+}
+
+// Dialer opens connections; tests put their own in place of the network's.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// New returns a Prober. A nil dial means the network's own.
+func New(dial Dialer) *Prober {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: timeout}).DialContext
+	}
+	return &Prober{http: &http.Client{
+		Timeout:       timeout,
+		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// PolicyServer is what one policy server pod says of itself.
+type PolicyServer struct {
+	// Revision it decides by, and Version, the build of the operator.
+	Revision, Version string
+	// Err is why it did not say.
+	Err error
+}
+
+// PolicyServers asks every address for its revision. The result has one entry
+// an address, in their order.
+func (p *Prober) PolicyServers(ctx context.Context, addresses []string, port int, token string) []PolicyServer {
+	answers := make([]PolicyServer, len(addresses))
+	each(ctx, addresses, func(ctx context.Context, i int, address string) {
+		answers[i] = p.policyServer(ctx, baseURL(address, port), token)
+	})
+	return answers
+}
+
+func (p *Prober) policyServer(ctx context.Context, url, token string) PolicyServer {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+dstack.PathRevision, nil)
+	if err != nil {
+		return PolicyServer{Err: err}
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := p.http.Do(req)
+	if err != nil {
+		return PolicyServer{Err: bare(err)}
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return PolicyServer{Err: fmt.Errorf("answered with status %d", res.StatusCode)}
+	}
+	var answer struct {
+		Revision string `json:"revision"`
+		Version  string `json:"version"`
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&answer); err != nil {
+		return PolicyServer{Err: fmt.Errorf("read the answer: %w", err)}
+	}
+	if answer.Revision == "" {
+		return PolicyServer{Err: errors.New("named no revision")}
+	}
+	return PolicyServer{Revision: answer.Revision, Version: answer.Version}
+}
+
+// Server is what one dstack server process says of itself.
+type Server struct {
+	// Release is the release of dstack; "" for a build without one.
+	Release string
+	// TokenRejected is true when it does not know the admin token, or when the
+	// token is not that of a global administrator.
+	TokenRejected bool
+	// Err is why it did not say.
+	Err error
+}
+
+// Servers asks every address for its release, and whether it accepts the admin
+// token when there is one.
+func (p *Prober) Servers(ctx context.Context, addresses []string, port int, adminToken string) []Server {
+	answers := make([]Server, len(addresses))
+	each(ctx, addresses, func(ctx context.Context, i int, address string) {
+		answers[i] = p.server(ctx, baseURL(address, port), adminToken)
+	})
+	return answers
+}
+
+func (p *Prober) server(ctx context.Context, url, adminToken string) Server {
+	c := &dstack.Client{HTTP: p.http, BaseURL: url, Token: adminToken}
+	release, err := c.Release(ctx)
+	if err != nil {
+		return Server{Err: bare(err)}
+	}
+	s := Server{Release: release}
+	if adminToken == "" {
+		return s
+	}
+	role, err := c.CheckToken(ctx)
+	var status *dstack.StatusError
+	switch {
+	case errors.As(err, &status) && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden):
+		s.TokenRejected = true
+	case err != nil:
+		s.Err = bare(err)
+	default:
+		s.TokenRejected = role != "admin"
+	}
+	return s
+}
+
+func baseURL(address string, port int) string {
+	return "http://" + net.JoinHostPort(address, strconv.Itoa(port))
+}
+
+func each(ctx context.Context, addresses []string, ask func(ctx context.Context, i int, address string)) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, address := range addresses {
+		g.Go(func() error {
+			ask(ctx, i, address)
+			return nil
+		})
+	}
+	_ = g.Wait() // No question returns an error: each keeps its own.
+}
+
+// bare strips the address from an error, so that a condition's message does not
+// change with every new pod.
+func bare(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	var t interface{ Timeout() bool }
+	if errors.As(err, &t) && t.Timeout() {
+		return errors.New("did not answer in time")
+	}
+	return err
+}

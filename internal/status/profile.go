@@ -1,0 +1,171 @@
+package status
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/isolation"
+)
+
+// View is what a profile needs to know of its server.
+type View struct {
+	// Effective is what holds for the server as its objects are now.
+	Effective *isolation.Effective
+	// Served is the revision that every policy server pod decides by; "" while
+	// they differ.
+	Served string
+	// Running is what the server's pods run with; nil when it is not known.
+	Running *v1alpha1.RunningSettings
+	// CatchingUp is true when every policy server answers and some only decide by
+	// an older revision, as for a moment after each change.
+	CatchingUp bool
+	// SettingsStalled is true when the server's settings wait for somebody.
+	SettingsStalled bool
+	// Override, when it has a reason, says for all profiles why nothing is in
+	// force: the server is not accepted, disabled or being released.
+	Override Finding
+}
+
+// ViewOf reads the view of a server from its own status, as the DstackServer's
+// reconciler wrote it. A status about an older generation says nothing.
+func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
+	v := View{Effective: e, Running: s.Status.Running}
+	if s.Status.PolicyRevision.Served == e.Revision {
+		v.Served = e.Revision
+	}
+	switch {
+	case s.DeletionTimestamp != nil:
+		v.Override = Stuck(v1alpha1.ReasonReleasing, fmt.Sprintf("DstackServer %s is being deleted: its settings are taken back and nothing is refused any more", s.Name))
+	case s.Spec.Injection == v1alpha1.InjectionDisabled:
+		v.Override = Stuck(v1alpha1.ReasonDisabled, fmt.Sprintf("DstackServer %s has spec.injection Disabled, so nothing is refused: set it to Enabled", s.Name))
+	}
+	for _, c := range s.Status.Conditions {
+		if c.Type == v1alpha1.ConditionAccepted && c.Status == metav1.ConditionFalse && v.Override.Reason == "" {
+			v.Override = Stuck(v1alpha1.ReasonServerNotAccepted, fmt.Sprintf("DstackServer %s is not accepted: %s", s.Name, c.Message))
+		}
+		if c.Type == v1alpha1.ConditionPolicyPluginReady {
+			v.CatchingUp = c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonRevisionBehind || c.Reason == v1alpha1.ReasonUpgrading
+		}
+		if c.Type == v1alpha1.ConditionSettingsApplied && c.Status == metav1.ConditionFalse {
+			v.SettingsStalled = stalls(c.Reason)
+		}
+	}
+	return v
+}
+
+// stalls tells the reasons of SettingsApplied that wait for somebody.
+func stalls(reason string) bool {
+	switch reason {
+	case v1alpha1.ReasonFieldConflict, v1alpha1.ReasonConfigMountClash, v1alpha1.ReasonWouldLoseDatabase,
+		v1alpha1.ReasonInjectionFailed, v1alpha1.ReasonRolloutBlocked, v1alpha1.ReasonProxyInTheWay,
+		v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Profile computes the whole status of an IsolationProfile whose server exists.
+func Profile(obj *v1alpha1.IsolationProfile, v View, now time.Time) v1alpha1.IsolationProfileStatus {
+	out := v1alpha1.IsolationProfileStatus{ObservedGeneration: obj.Generation}
+	p := v.Effective.Profile(obj.Name)
+	if p == nil {
+		// The cache has not seen the profile yet, or it is about to go.
+		out.Conditions = profileConditions(obj, pending(), pending(), now)
+		return out
+	}
+	out.Effective = Table(p, v)
+	out.Gained = effects(v.Effective.Gained(p))
+	out.Lost = effects(v.Effective.Lost(p))
+	out.Conditions = profileConditions(obj, accepted(p), keepServed(obj, p, v, programmed(p, v)), now)
+	return out
+}
+
+// ProfileWithoutServer computes the status of a profile whose server is not
+// there.
+func ProfileWithoutServer(obj *v1alpha1.IsolationProfile, now time.Time) v1alpha1.IsolationProfileStatus {
+	name := obj.Spec.ServerRef.Name
+	missing := Stuck(v1alpha1.ReasonServerNotFound, fmt.Sprintf(
+		"there is no DstackServer %q in namespace %s: create it, or create this profile again with another spec.serverRef", name, obj.Namespace))
+	return v1alpha1.IsolationProfileStatus{
+		ObservedGeneration: obj.Generation,
+		Conditions:         profileConditions(obj, missing, Waiting(v1alpha1.ReasonServerNotFound, missing.Message), now),
+	}
+}
+
+func profileConditions(obj *v1alpha1.IsolationProfile, accepted, programmed Finding, now time.Time) []metav1.Condition {
+	rows := []row{{v1alpha1.ConditionAccepted, accepted}, {v1alpha1.ConditionProgrammed, programmed}}
+	return conditions(rows, programmed.Message, obj.Generation, obj.Status.Conditions, now)
+}
+
+func accepted(p *isolation.Profile) Finding {
+	if len(p.Problems) == 0 {
+		return OK(v1alpha1.ReasonAccepted, "the profile is valid and its server exists")
+	}
+	reason := v1alpha1.ReasonInvalidSpec
+	if p.Problems[0].Exception {
+		reason = v1alpha1.ReasonInvalidException
+	}
+	return Stuck(reason, problems(p.Problems))
+}
+
+// programmed tells whether what the profile asks for is in force.
+func programmed(p *isolation.Profile, v View) Finding {
+	if v.Override.Reason != "" {
+		return v.Override
+	}
+	if names := notEnforceable(p); len(names) > 0 && p.Enforce {
+		return Stuck(v1alpha1.ReasonControlNotEnforceable, strings.Join(names, "; "))
+	}
+	if v.Served != v.Effective.Revision {
+		return Waiting(v1alpha1.ReasonPolicyServersNotReady, "waiting for every policy server to decide by policy revision "+v.Effective.Revision)
+	}
+	r := v.Running
+	switch {
+	case r == nil || r.Pods == 0:
+		return Unknown(v1alpha1.ReasonNoServerPods, "no pod of the dstack server runs, so nothing can be said of its settings")
+	case r.PolicyPods < r.Pods:
+		return v.settings(fmt.Sprintf("%d of %d server pods do not ask the policy server", r.Pods-r.PolicyPods, r.Pods))
+	case p.Enforce && isolation.Strictness(r.NetworkMode) < isolation.Strictness(v.Effective.Plan.NetworkMode):
+		return v.settings(fmt.Sprintf("server pods run with network mode %d, planned is %d", r.NetworkMode, v.Effective.Plan.NetworkMode))
+	case !p.Enforce:
+		return OK(v1alpha1.ReasonAuditOnly, "nothing is refused: what the profile denies is counted and logged")
+	}
+	return OK(v1alpha1.ReasonProgrammed, fmt.Sprintf("every policy server decides by policy revision %s and every server pod asks them", v.Effective.Revision))
+}
+
+// settings is the finding that server pods lack settings.
+func (v View) settings(message string) Finding {
+	message += fmt.Sprintf(": see SettingsApplied of DstackServer %s", v.Effective.Name)
+	if v.SettingsStalled {
+		return Stuck(v1alpha1.ReasonSettingsNotRunning, message)
+	}
+	return Waiting(v1alpha1.ReasonSettingsNotRunning, message)
+}
+
+// keepServed keeps a profile programmed while an edit of another profile is on
+// its way to the policy servers: what they decide by already contains this
+// profile as it is.
+func keepServed(obj *v1alpha1.IsolationProfile, p *isolation.Profile, v View, f Finding) Finding {
+	if !v.CatchingUp || f.Reason != v1alpha1.ReasonPolicyServersNotReady || p.Generation != obj.Status.ObservedGeneration {
+		return f
+	}
+	for _, c := range obj.Status.Conditions {
+		if c.Type == v1alpha1.ConditionProgrammed && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
+			return OK(c.Reason, c.Message)
+		}
+	}
+	return f
+}
+
+func effects(all []isolation.Effect) []v1alpha1.SettingEffect {
+	var out []v1alpha1.SettingEffect
+	for _, e := range all {
+		out = append(out, v1alpha1.SettingEffect{Control: e.Control.Name(), Message: e.Message})
+	}
+	return out
+}

@@ -1,0 +1,113 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/isolation"
+)
+
+// ServerFacts is what one pass has found out about a DstackServer. A finding
+// that was not reached is left empty and shows as Unknown.
+type ServerFacts struct {
+	// Effective is nil while the object is not accepted.
+	Effective *isolation.Effective
+
+	Accepted     Finding
+	Connected    Finding
+	PolicyPlugin Finding
+	Settings     Finding
+
+	// Served is the revision that every policy server pod decides by; "" while
+	// they differ.
+	Served string
+	// Running is what the pods run with; nil when they were not looked at.
+	Running *v1alpha1.RunningSettings
+	// Revisions of the settings, as far as they have come.
+	Revisions v1alpha1.SettingsRevisions
+	// Release is the oldest release of the server's pods.
+	Release  string
+	Injected []v1alpha1.InjectedItem
+	Warnings []string
+}
+
+// Server computes the whole status of a DstackServer.
+func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.DstackServerStatus {
+	out := v1alpha1.DstackServerStatus{
+		ObservedGeneration: s.Generation,
+		Release:            f.Release,
+		Running:            f.Running,
+		SettingsRevision:   f.Revisions,
+		Injected:           f.Injected,
+		Warnings:           bounded(f.Warnings),
+	}
+	unmatched := pending()
+	if e := f.Effective; e != nil {
+		out.Profiles = int32(min(len(e.Profiles), 1<<30))
+		out.PlannedNetworkMode = e.Plan.NetworkMode
+		out.PolicyRevision = v1alpha1.PolicyRevisions{Desired: e.Revision, Served: f.Served}
+		unmatched = covered(e, f)
+	}
+	rows := []row{
+		{v1alpha1.ConditionAccepted, f.Accepted.orPending()},
+		{v1alpha1.ConditionPolicyPluginReady, f.PolicyPlugin.orPending()},
+		{v1alpha1.ConditionSettingsApplied, f.Settings.orPending()},
+		{v1alpha1.ConditionConnected, f.Connected.orPending()},
+		{v1alpha1.ConditionUnmatchedProjectsCovered, unmatched},
+	}
+	out.Conditions = conditions(rows, ready(f), s.Generation, s.Status.Conditions, now)
+	return out
+}
+
+func ready(f ServerFacts) string {
+	if f.Running == nil || f.Effective == nil {
+		return ""
+	}
+	return fmt.Sprintf("all %d server pods ask the policy server; %d profiles, policy revision %s, network mode %d",
+		f.Running.Pods, len(f.Effective.Profiles), f.Effective.Revision, f.Running.NetworkMode)
+}
+
+// covered tells how the policy for projects that no profile names stands.
+func covered(e *isolation.Effective, f ServerFacts) Finding {
+	if len(e.Unmatched.Problems) > 0 {
+		return Stuck(v1alpha1.ReasonInvalidSpec, problems(e.Unmatched.Problems))
+	}
+	view := View{Effective: e, Served: f.Served, Running: f.Running, SettingsStalled: f.Settings.Stalled}
+	p := programmed(e.Unmatched, view)
+	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {
+		return OK(v1alpha1.ReasonCovered, "projects that no profile names are refused what their level denies")
+	}
+	if p.isTrue() {
+		return OK(p.Reason, "nothing is refused in projects that no profile names: what their level denies is counted and logged")
+	}
+	if p.Reason == v1alpha1.ReasonControlNotEnforceable {
+		p.Message = "in projects that no profile names, " + p.Message
+	}
+	return p
+}
+
+func problems(all []isolation.Problem) string {
+	texts := make([]string, len(all))
+	for i, p := range all {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// bounded keeps the list within what the API allows, each text whole.
+func bounded(warnings []string) []string {
+	const most, length = 16, 500
+	out := slices.Clone(warnings)
+	if len(out) > most {
+		out = out[:most]
+	}
+	for i := range out {
+		if len(out[i]) > length {
+			out[i] = strings.ToValidUTF8(out[i][:length], "") + "…"
+		}
+	}
+	return out
+}

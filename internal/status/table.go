@@ -1,0 +1,110 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/isolation"
+)
+
+// Table tells of each control what the profile asks for, what all its projects
+// get at least, and how well that holds.
+func Table(p *isolation.Profile, v View) []v1alpha1.EffectiveControl {
+	policy := v.Effective.AtLeast(p)
+	var rows []v1alpha1.EffectiveControl
+	for _, c := range isolation.AllControls() {
+		held := policy[c]
+		row := v1alpha1.EffectiveControl{
+			Control: c.Name(), Asked: p.Values[c].String(), Effective: held.Value.String(),
+		}
+		if !held.Value.Equal(p.Values[c]) {
+			row.BecauseOf = refs(held.By, p)
+		}
+		row.Standing, row.Message = standing(c, p, policy, v)
+		if denies(c, held.Value) {
+			row.EnforcedBy = string(c.Enforcer())
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func refs(profiles []*isolation.Profile, but *isolation.Profile) string {
+	var names []string
+	for _, p := range profiles {
+		if p != but {
+			names = append(names, p.Ref)
+		}
+	}
+	slices.Sort(names)
+	return clip(strings.Join(names, ", "), 250)
+}
+
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+func denies(c isolation.Control, v isolation.Value) bool { return !v.Equal(c.Loosest()) }
+
+// standing tells how well a control holds, and why not better.
+func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy, v View) (v1alpha1.Standing, string) {
+	switch {
+	case !denies(c, policy[c].Value):
+		return v1alpha1.StandingNotDenied, ""
+	case !p.Enforce && !slices.ContainsFunc(policy[c].By, func(q *isolation.Profile) bool { return q.Enforce }):
+		return v1alpha1.StandingNotDenied, "counted and logged only: the profile audits"
+	case c == isolation.HostSSH:
+		return v1alpha1.StandingNotEnforceable, noProxy
+	case v.Override.Reason != "":
+		return v1alpha1.StandingNotEnforceable, v.Override.Message
+	case v.Served != v.Effective.Revision:
+		return v1alpha1.StandingPending, "waiting for every policy server to decide by it"
+	case v.Running == nil || v.Running.Pods == 0:
+		return v1alpha1.StandingPending, "no pod of the dstack server runs"
+	case v.Running.PolicyPods < v.Running.Pods:
+		return v1alpha1.StandingPending, "not every server pod asks the policy server"
+	}
+	way := hostNetworkLeft(policy, v.Running.NetworkMode)
+	asIs := c == isolation.HostNetwork && v.Running.NetworkMode == v1alpha1.NetworkModeHostForDistributed
+	if way == "" || asIs || c == isolation.DistributedTasks {
+		return v1alpha1.StandingEnforced, ""
+	}
+	return v1alpha1.StandingBypassable, way
+}
+
+const noProxy = "it needs dstack's SSH proxy, which this release does not run: set controls.hostSSH to Allowed until it does"
+
+// hostNetworkLeft says how a run can still get the network of the host, from
+// which it reaches the host's agent and through it all that other controls
+// deny; "" when it cannot.
+func hostNetworkLeft(policy isolation.Policy, running v1alpha1.NetworkMode) string {
+	if running == v1alpha1.NetworkModeBridge {
+		return ""
+	}
+	if running != v1alpha1.NetworkModeHostForDistributed {
+		return "server pods run with network mode 2, so a job that fills its instance gets the host network, from which it reaches the host's agent"
+	}
+	denied := policy[isolation.HostNetwork].Mode == isolation.ModeDenied || policy[isolation.DistributedTasks].Mode == isolation.ModeDenied
+	if denied {
+		return ""
+	}
+	return "tasks of more than one node get the host network, from which they reach the host's agent: deny hostNetwork or distributedTasks"
+}
+
+// notEnforceable names the controls that the profile denies and that nothing
+// enforces, each with what to do.
+func notEnforceable(p *isolation.Profile) []string {
+	var out []string
+	for _, c := range isolation.AllControls() {
+		if !denies(c, p.Values[c]) || c != isolation.HostSSH {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy))
+	}
+	return out
+}

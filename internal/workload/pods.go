@@ -1,0 +1,118 @@
+package workload
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
+)
+
+// Endpoint is how the server's pods reach the policy server, and by which
+// volumes their plugin and configuration are recognised.
+type Endpoint struct {
+	URL          string
+	ServerDir    string
+	ConfigVolume string
+	PluginDir    string
+	PluginVolume string
+}
+
+// Live are the pods that may still run: all but those that have ended.
+func Live(pods []corev1.Pod) []corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(p corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	})
+}
+
+// Running is what the live pods of the server run with, by their own specs: the
+// weakest of all, terminating ones included. What cannot be known counts as the
+// weakest.
+func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningSettings {
+	var r v1alpha1.RunningSettings
+	for i := range pods {
+		c := findContainer(pods[i].Spec.Containers, container)
+		r.Pods++
+		mode := v1alpha1.NetworkMode(dstack.NetworkModeHostWhenPossible)
+		if c != nil {
+			mode = networkMode(c)
+			if d := delivery(&pods[i], c, at); d != "" {
+				r.PolicyPods++
+				if !slices.Contains(r.Deliveries, d) {
+					r.Deliveries = append(r.Deliveries, d)
+				}
+			}
+		}
+		if r.Pods == 1 {
+			r.NetworkMode = mode
+		} else {
+			r.NetworkMode = isolation.Weaker(r.NetworkMode, mode)
+		}
+	}
+	slices.Sort(r.Deliveries)
+	return r
+}
+
+func networkMode(c *corev1.Container) v1alpha1.NetworkMode {
+	v := Lookup(c, dstack.EnvJobNetworkMode)
+	if !v.Known || !v.Set {
+		return dstack.NetworkModeHostWhenPossible
+	}
+	n, err := strconv.Atoi(v.Value)
+	if err != nil || n < 1 || n > 3 {
+		return dstack.NetworkModeHostWhenPossible
+	}
+	return v1alpha1.NetworkMode(n)
+}
+
+// delivery tells in which way a pod asks the policy server; "" when it does
+// not. dstack loads a plugin only when its config.yml names it, so the merged
+// copy must be mounted too.
+func delivery(pod *corev1.Pod, c *corev1.Container, at Endpoint) v1alpha1.Delivery {
+	file := path.Join(at.ServerDir, dstack.ConfigFile)
+	inject := findContainer(pod.Spec.InitContainers, InjectContainer)
+	if inject == nil || !mounts(c, at.ConfigVolume, file) || Lookup(c, dstack.EnvConfigDisabled).Set {
+		return ""
+	}
+	pythonPath := Lookup(c, dstack.EnvPythonPath)
+	onPath := slices.Contains(strings.Split(pythonPath.Value, ":"), at.PluginDir)
+	switch {
+	case is(c, dstack.EnvPolicyURL, at.URL) && onPath && mounts(c, at.PluginVolume, at.PluginDir):
+		return v1alpha1.DeliveryPython
+	case is(c, dstack.EnvPluginServiceURI, at.URL):
+		return v1alpha1.DeliveryREST
+	default:
+		return ""
+	}
+}
+
+// AnyUses tells whether any of the pods asks the policy server, whichever
+// workload it belongs to and whatever its container is called.
+func AnyUses(pods []corev1.Pod, at Endpoint) bool {
+	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return delivery(&pod, &c, at) != "" })
+	})
+}
+
+func is(c *corev1.Container, name, value string) bool {
+	v := Lookup(c, name)
+	return v.Known && v.Set && v.Value == value
+}
+
+func mounts(c *corev1.Container, volume, at string) bool {
+	return slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+		return m.Name == volume && path.Clean(m.MountPath) == at
+	})
+}
+
+// Ready tells whether a pod's Ready condition is true.
+func Ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}

@@ -1,0 +1,129 @@
+package workload
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Rollout is how far the pods of a workload have come.
+type Rollout struct {
+	// Done is true when every pod is of the current template and ready.
+	Done bool
+	// Blocked says why no pod is replaced although one should be; "" otherwise.
+	Blocked string
+	// Failure is the first pod's own reason why it does not become ready.
+	Failure Failure
+}
+
+// Failure is why a pod with the current settings does not start.
+type Failure struct {
+	// Pod is its name; "" when there is no failure.
+	Pod string
+	// Ours is true when it fails in the init container that the operator added.
+	Ours bool
+	// Retrying is true when the kubelet has only begun to try, as with the first
+	// failed pull of an image.
+	Retrying bool
+	// Message is the pod's own reason, and what our container wrote before it
+	// ended. It never holds what the server printed.
+	Message string
+}
+
+// ObserveRollout looks at the workload and its live pods.
+func (w *Workload) ObserveRollout(pods []corev1.Pod) Rollout {
+	revision := w.SettingsRevision()
+	var r Rollout
+	behind := 0
+	for i := range pods {
+		pod := &pods[i]
+		if pod.Annotations[AnnotationSettings] != revision {
+			behind++
+			continue
+		}
+		if f := failure(pod); f.Pod != "" && r.Failure.Pod == "" {
+			r.Failure = f
+		}
+	}
+	current := w.observedGeneration >= w.Meta.Generation
+	r.Done = current && behind == 0 && w.updatedReplicas == w.Replicas && w.statusReplicas == w.Replicas && w.readyReplicas == w.Replicas
+	if behind > 0 {
+		r.Blocked = w.Blocked()
+	}
+	return r
+}
+
+// Blocked tells what keeps old pods from being replaced; "" when nothing does.
+func (w *Workload) Blocked() string {
+	switch {
+	case w.Paused:
+		return fmt.Sprintf("%s is paused: resume its rollout (kubectl -n %s rollout resume deployment/%s)", w, w.Meta.Namespace, w.Meta.Name)
+	case w.Strategy == "OnDelete":
+		return fmt.Sprintf("%s has update strategy OnDelete: delete its pods to let them start with the new settings", w)
+	case w.Partition > 0:
+		return fmt.Sprintf("%s updates only pods from ordinal %d on (partition): lower the partition to 0", w, w.Partition)
+	default:
+		return ""
+	}
+}
+
+// failure looks for a container that does not start. Waiting for an image or a
+// Secret counts: the kubelet retries, but nothing will change by itself.
+func failure(pod *corev1.Pod) Failure {
+	if pod.DeletionTimestamp != nil {
+		return Failure{}
+	}
+	for i := range pod.Status.InitContainerStatuses {
+		s := &pod.Status.InitContainerStatuses[i]
+		if message := stuck(s, s.Name == InjectContainer); message != "" {
+			retrying := s.State.Waiting != nil && s.State.Waiting.Reason == "ErrImagePull"
+			return Failure{
+				Pod: pod.Name, Ours: s.Name == InjectContainer, Retrying: retrying,
+				Message: fmt.Sprintf("init container %s: %s", s.Name, message),
+			}
+		}
+	}
+	for i := range pod.Status.ContainerStatuses {
+		s := &pod.Status.ContainerStatuses[i]
+		if message := stuck(s, false); message != "" {
+			return Failure{Pod: pod.Name, Message: fmt.Sprintf("container %s: %s", s.Name, message)}
+		}
+	}
+	return Failure{}
+}
+
+func stuck(s *corev1.ContainerStatus, ours bool) string {
+	ended := s.State.Terminated
+	if ended == nil {
+		ended = s.LastTerminationState.Terminated
+	}
+	if w := s.State.Waiting; w != nil {
+		switch w.Reason {
+		case "CrashLoopBackOff":
+			return ending(ended, ours)
+		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
+			return w.Reason + ": " + w.Message
+		}
+		return ""
+	}
+	if s.State.Terminated != nil && s.State.Terminated.ExitCode != 0 {
+		return ending(s.State.Terminated, ours)
+	}
+	return ""
+}
+
+// ending describes how a container ended. Only our own container's message is
+// repeated: another's may hold anything.
+func ending(t *corev1.ContainerStateTerminated, ours bool) string {
+	if t == nil {
+		return "it keeps failing"
+	}
+	text := fmt.Sprintf("ended with exit code %d", t.ExitCode)
+	if t.Reason != "" && t.Reason != "Error" {
+		text += " (" + t.Reason + ")"
+	}
+	if ours && t.Message != "" {
+		text += ": " + t.Message
+	}
+	return text
+}
