@@ -18,9 +18,9 @@ const terminationLog = "/dev/termination-log"
 // newInjectCommand is the init container in the pods of a dstack server.
 func newInjectCommand() *cobra.Command {
 	options := inject.Options{TerminationLog: terminationLog}
-	tokenEnv := dstack.EnvToken
+	tokenEnv, provenEnv := dstack.EnvToken, ""
 	command := &cobra.Command{
-		Use:   "inject --source FILE --target FILE --policy-url URL",
+		Use:   "inject --target FILE --policy-url URL [--source FILE]",
 		Short: "Prepares config.yml of a dstack server (init container)",
 		Long: `Writes a copy of a dstack server's config.yml that names the policy plugin, and
 checks that the policy server can be asked. It runs as an init container of the
@@ -35,15 +35,18 @@ A file that cannot be read, or that dstack itself would not start with, is an
 error that names the line; nothing is changed then. The content, which holds
 credentials, is never printed, and the copy is readable to whom the original is.
 
-With --first, a policy server that is not ready within --timeout is an error and
-the dstack server does not start; without it, a warning. The reason of a failure
-is also written to ` + terminationLog + `, if that exists.`,
-		Example: fmt.Sprintf(`  dstack-isolation inject --first \
+A policy server that is not ready within --timeout is an error, and the dstack
+server does not start, as long as it has never run with the plugin: that is,
+while the variable that --proven-env names is empty or not set. Afterwards it is
+a warning: the server starts, and refuses every run until the policy server
+answers. The reason of a failure is also written to ` + terminationLog + `, if that exists.`,
+		Example: fmt.Sprintf(`  dstack-isolation inject \
     --source %s --target /dstack-isolation/config.yml \
     --policy-url http://main-policy.dstack.svc:8080`, path.Join(dstack.DefaultServerDir, dstack.ConfigFile)),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options.Out = cmd.OutOrStdout()
+			options.First = provenEnv == "" || os.Getenv(provenEnv) == ""
 			if options.Plugin == dstack.PluginPython {
 				options.Token = os.Getenv(tokenEnv)
 			}
@@ -51,14 +54,14 @@ is also written to ` + terminationLog + `, if that exists.`,
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&options.Source, "source", "", "the user's config.yml")
+	flags.StringVar(&options.Source, "source", "", "the user's config.yml; none when the server directory lies on no volume")
 	flags.StringVar(&options.Target, "target", "", "where to write the merged copy, in an existing folder")
 	flags.StringVar(&options.Plugin, "plugin", dstack.PluginPython, "plugin to add: "+dstack.PluginPython+" or "+dstack.PluginREST)
 	flags.StringVar(&options.PolicyURL, "policy-url", "", "base URL of the policy server")
 	flags.StringVar(&tokenEnv, "token-env", tokenEnv, "environment variable with the bearer token; not used with "+dstack.PluginREST)
-	flags.BoolVar(&options.First, "first", false, "the server has never run with the plugin: insist on a ready policy server")
+	flags.StringVar(&provenEnv, "proven-env", "", "environment variable that is set once the server has run with the plugin")
 	flags.DurationVar(&options.Timeout, "timeout", time.Minute, "how long to wait for the policy server")
-	for _, name := range []string{"source", "target", "policy-url"} {
+	for _, name := range []string{"target", "policy-url"} {
 		if err := command.MarkFlagRequired(name); err != nil {
 			panic(err) // a flag of that name is not defined above
 		}

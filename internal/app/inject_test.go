@@ -37,7 +37,7 @@ func TestInjectCommand(t *testing.T) {
 			var out bytes.Buffer
 			command := newInjectCommand()
 			command.SetOut(&out)
-			command.SetArgs(append([]string{"--first", "--timeout=1s", "--source", source, "--target", target, "--policy-url", server.URL}, tc.args...))
+			command.SetArgs(append([]string{"--timeout=1s", "--source", source, "--target", target, "--policy-url", server.URL}, tc.args...))
 			if err := command.ExecuteContext(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +57,7 @@ func TestInjectCommandNeedsItsFlags(t *testing.T) {
 	command.SilenceErrors, command.SilenceUsage = true, true
 	command.SetArgs(nil)
 	err := command.ExecuteContext(t.Context())
-	if want := `required flag(s) "policy-url", "source", "target" not set`; err == nil || err.Error() != want {
+	if want := `required flag(s) "policy-url", "target" not set`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

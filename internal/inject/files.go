@@ -34,6 +34,9 @@ type sourceFile struct {
 
 // readSource reads the user's file, which it makes first if there is none.
 func readSource(o Options) (sourceFile, error) {
+	if o.Source == "" {
+		return sourceFile{content: []byte(minimalConfig), mode: 0o644, group: -1}, nil
+	}
 	source, err := readConfigFile(o.Source)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return source, err

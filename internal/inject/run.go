@@ -21,7 +21,9 @@ const terminationLogBytes = 4096
 // Options are what the init container is told.
 type Options struct {
 	// Source is the user's config.yml. It is read; it is written only if there is
-	// none.
+	// none. Empty means that the server directory lies on no volume: what the
+	// server's image may bring there cannot be seen from this container, and a
+	// minimal file is used.
 	Source string
 	// Target is where the merged copy goes, in a folder that exists. It is mounted
 	// over config.yml of the server container.
@@ -70,7 +72,11 @@ func run(ctx context.Context, o Options) error {
 	if err := writeTarget(o.Target, merged, source); err != nil {
 		return fmt.Errorf("write the merged copy: %w", err)
 	}
-	o.printf("Wrote %s: %s with plugin %s", o.Target, o.Source, o.Plugin)
+	from := o.Source
+	if from == "" {
+		from = "a minimal config.yml"
+	}
+	o.printf("Wrote %s: %s with plugin %s", o.Target, from, o.Plugin)
 	return checkPolicy(ctx, o)
 }
 
@@ -95,11 +101,11 @@ func checkPolicy(ctx context.Context, o Options) error {
 
 func (o Options) validate() error {
 	for _, path := range []string{o.Source, o.Target} {
-		if !filepath.IsAbs(path) {
+		if !filepath.IsAbs(path) && (path == o.Target || path != "") {
 			return fmt.Errorf("source and target must be absolute paths, %q is none", path)
 		}
 	}
-	if isSameFile(o.Source, o.Target) {
+	if o.Source != "" && isSameFile(o.Source, o.Target) {
 		return errors.New("source and target must be two files: the user's config.yml is never written over")
 	}
 	if o.Plugin != dstack.PluginPython && o.Plugin != dstack.PluginREST {

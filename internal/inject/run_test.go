@@ -432,7 +432,7 @@ func TestRunOptions(t *testing.T) {
 		change func(p *pod)
 		want   string
 	}{
-		"no source":         {func(p *pod) { p.Source = "" }, `source and target must be absolute paths, "" is none`},
+		"relative source":   {func(p *pod) { p.Source = "a/b" }, `source and target must be absolute paths, "a/b" is none`},
 		"relative target":   {func(p *pod) { p.Target = "a/b" }, `source and target must be absolute paths, "a/b" is none`},
 		"same":              {func(p *pod) { p.Target = p.Source + "/." }, "source and target must be two files: the user's config.yml is never written over"},
 		"same by a link":    {func(p *pod) { _ = os.Link(p.Source, p.Target) }, "source and target must be two files: the user's config.yml is never written over"},
@@ -481,5 +481,17 @@ func TestTerminationLog(t *testing.T) {
 	writeTerminationLog(p.Options, long)
 	if got := read(t, p.TerminationLog); got != long[:terminationLogBytes-1] {
 		t.Errorf("%d bytes, ends %q", len(got), got[len(got)-3:])
+	}
+}
+
+func TestRunWithoutVolume(t *testing.T) {
+	p := newPod(t, users)
+	p.Source = ""
+	if err := Run(t.Context(), p.Options); err != nil {
+		t.Fatal(err)
+	}
+	got := read(t, p.Target)
+	if !strings.Contains(got, "dstack_isolation") || !strings.Contains(got, "projects: []") {
+		t.Errorf("got %s", got)
 	}
 }
