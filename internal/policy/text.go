@@ -75,7 +75,7 @@ func (d *decider) message(reasons []verdict) string {
 		return whole
 	}
 	sentences = joined(firstOfEachControlFirst(reasons))
-	const more = " And %d more reasons."
+	const more = " And %d more."
 	left := maxMessage - utf8.RuneCountInString(end) - len(more) - len(strconv.Itoa(len(sentences)))
 	var b strings.Builder
 	for i, s := range sentences {
