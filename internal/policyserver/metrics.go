@@ -1,0 +1,217 @@
+package policyserver
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/policy"
+)
+
+// Values of the label decision.
+const (
+	decisionAllowed = "allowed"
+	decisionRefused = "refused"
+	decisionError   = "error"
+)
+
+// controlSeveral is the label control of a refusal for more than one control.
+const controlSeveral = "several"
+
+// metrics never carry names of users, projects or runs: those are in the
+// decision log. Profiles and exceptions are named by administrators, and their
+// series go when the profile goes.
+type metrics struct {
+	registry *prometheus.Registry
+
+	decisions *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
+	audited   *prometheus.CounterVec
+	lifted    *prometheus.CounterVec
+	errors    *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	inFlight  prometheus.Gauge
+
+	policyInfo *prometheus.GaugeVec
+	profiles   prometheus.Gauge
+	changed    prometheus.Gauge
+	stale      *prometheus.GaugeVec
+	resolve    prometheus.Histogram
+}
+
+const namespace = "dstack_isolation"
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		decisions: counter("decisions_total",
+			"Requests on the decision endpoints, by kind of object, by decision (allowed, refused, error) and, for a refusal, by its control; \"several\" when there is more than one.",
+			"kind", "decision", "control"),
+		refusals: counter("refusals_total",
+			"Reasons for refusals, by kind of object, control and profile. One refusal can have several.",
+			"kind", "control", "profile"),
+		audited: counter("audited_total",
+			"What profiles in audit mode would have refused, by kind of object, control and profile.",
+			"kind", "control", "profile"),
+		lifted: counter("lifted_total",
+			"Decisions in which an exception lifted a control, by profile and exception.",
+			"profile", "exception"),
+		errors: counter("request_errors_total",
+			"Requests on the decision endpoints that were answered with an error, which dstack takes for a refusal, by kind of object and reason.",
+			"kind", "reason"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "decision_duration_seconds",
+			Help:    "Time from the end of a request's header to its decision, by kind of object; reading the body included.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 2.5, 5},
+		}, []string{"kind"}),
+		inFlight: gauge("requests_in_flight", "Requests on the decision endpoints that are being answered."),
+		policyInfo: gaugeVec("policy_info",
+			"1 for the policy that is decided by: its revision, its DstackServer and the build of this server.",
+			"revision", "server", "version"),
+		profiles: gauge("policy_profiles", "Profiles in the policy that is decided by."),
+		changed:  gauge("policy_changed_timestamp_seconds", "When the revision of the policy last changed, in seconds since 1970."),
+		stale: gaugeVec("policy_stale",
+			"1 while decisions are made by the last known policy although its objects changed: the DstackServer is being deleted (ServerDeleted) or gone (ServerGone), or the folder holds something wrong (FolderInvalid).",
+			"reason"),
+		resolve: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "policy_resolve_duration_seconds",
+			Help:    "Time to resolve all profiles into one policy.",
+			Buckets: []float64{.0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5},
+		}),
+	}
+	m.registry.MustRegister(
+		m.decisions, m.refusals, m.audited, m.lifted, m.errors, m.duration, m.inFlight,
+		m.policyInfo, m.profiles, m.changed, m.stale, m.resolve,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	// Rates of what has not happened yet are 0, not absent.
+	for _, kind := range dstack.ApplyKinds() {
+		m.decisions.WithLabelValues(string(kind), decisionAllowed, "")
+		m.decisions.WithLabelValues(string(kind), decisionError, "")
+	}
+	for _, reason := range staleReasons() {
+		m.stale.WithLabelValues(string(reason))
+	}
+	return m
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+}
+
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+}
+
+// observeDecision counts one decision.
+func (m *metrics) observeDecision(kind dstack.ApplyKind, d *policy.Decision, took time.Duration) {
+	k := string(kind)
+	m.duration.WithLabelValues(k).Observe(took.Seconds())
+	if d.Allowed {
+		m.decisions.WithLabelValues(k, decisionAllowed, "").Inc()
+	} else {
+		m.decisions.WithLabelValues(k, decisionRefused, controlLabel(d.Reasons)).Inc()
+		countReasons(m.refusals, k, d.Reasons)
+	}
+	countReasons(m.audited, k, d.Audited)
+	for _, name := range d.Lifted {
+		profile, exception, _ := strings.Cut(name, "/")
+		m.lifted.WithLabelValues(profile, exception).Inc()
+	}
+}
+
+// observeError counts a request that was answered with an error.
+func (m *metrics) observeError(kind dstack.ApplyKind, reason string) {
+	m.decisions.WithLabelValues(string(kind), decisionError, "").Inc()
+	m.errors.WithLabelValues(string(kind), reason).Inc()
+}
+
+// countReasons counts each control and profile once, however often a request
+// breaks it.
+func countReasons(vec *prometheus.CounterVec, kind string, reasons []policy.Reason) {
+	type labels struct{ control, profile string }
+	var seen []labels
+	count := func(l labels) {
+		if !slices.Contains(seen, l) {
+			seen = append(seen, l)
+			vec.WithLabelValues(kind, l.control, l.profile).Inc()
+		}
+	}
+	for _, r := range reasons {
+		for _, profile := range r.Profiles {
+			count(labels{r.Control, profile})
+		}
+		if len(r.Profiles) == 0 {
+			count(labels{r.Control, ""})
+		}
+	}
+}
+
+// controls are the names of the controls, each once.
+func controls(reasons []policy.Reason) []string {
+	var names []string
+	for _, r := range reasons {
+		if !slices.Contains(names, r.Control) {
+			names = append(names, r.Control)
+		}
+	}
+	return names
+}
+
+func controlLabel(reasons []policy.Reason) string {
+	switch names := controls(reasons); len(names) {
+	case 0:
+		return ""
+	case 1:
+		return names[0]
+	default:
+		return controlSeveral
+	}
+}
+
+// observeSnapshot tells of a new snapshot; before is nil for the first one.
+func (m *metrics) observeSnapshot(before, now *Snapshot, version string) {
+	if now.ResolveDuration > 0 {
+		m.resolve.Observe(now.ResolveDuration.Seconds())
+	}
+	for _, reason := range staleReasons() {
+		value := 0.0
+		if reason == now.Stale {
+			value = 1
+		}
+		m.stale.WithLabelValues(string(reason)).Set(value)
+	}
+	if before != nil && before.revision() == now.revision() {
+		return
+	}
+	m.policyInfo.Reset()
+	m.policyInfo.WithLabelValues(now.revision(), now.Server.String(), version).Set(1)
+	m.changed.SetToCurrentTime()
+	if now.Effective != nil {
+		m.profiles.Set(float64(len(now.Effective.Profiles)))
+	}
+	m.forget(before, now)
+}
+
+// forget drops the series of profiles that are gone.
+func (m *metrics) forget(before, now *Snapshot) {
+	if before == nil || before.Effective == nil || now.Effective == nil {
+		return
+	}
+	for _, p := range before.Effective.Profiles {
+		if now.Effective.Profile(p.Name) == nil {
+			gone := prometheus.Labels{"profile": p.Name}
+			m.refusals.DeletePartialMatch(gone)
+			m.audited.DeletePartialMatch(gone)
+			m.lifted.DeletePartialMatch(gone)
+		}
+	}
+}
