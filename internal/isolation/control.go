@@ -177,7 +177,7 @@ func (v Value) String() string {
 	const most = 200
 	s := v.Mode + " (" + strings.Join(v.Paths, ", ")
 	if len(s) > most {
-		s = s[:most] + "…"
+		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s + ")"
 }

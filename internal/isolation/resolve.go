@@ -218,6 +218,10 @@ func (p *Profile) addException(i int, obj *v1alpha1.Exception) {
 	x := exception{name: obj.Name, users: slices.Clone(obj.Users)}
 	if obj.ExpiresAt != nil {
 		x.expiresAt = obj.ExpiresAt.Time
+		if x.expiresAt.IsZero() {
+			// The zero time means never here, but in the object a moment long ago.
+			x.expiresAt = time.Unix(0, 0)
+		}
 	}
 	for j, name := range obj.Controls {
 		field := fmt.Sprintf("spec.exceptions[%d].controls[%d]", i, j)

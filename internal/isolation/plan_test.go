@@ -1,0 +1,132 @@
+package isolation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+)
+
+func hostNetwork(mode v1alpha1.HostNetwork) func(*spec) {
+	return override(v1alpha1.Controls{HostNetwork: mode})
+}
+
+func TestPlan(t *testing.T) {
+	open, baseline, restricted := newServer("Open"), newServer("Baseline"), newServer("Restricted")
+	watching := newServer("Restricted")
+	watching.Spec.UnmatchedProjects.Enforcement = v1alpha1.EnforcementAudit
+	const (
+		nowhere = "no job gets the host network, because the whole server has one network mode and "
+		some    = "jobs get the host network only in tasks of more than one node, because the whole server has one network mode and "
+		refused = "tasks of more than one node are refused instead of running on a bridge network, because the whole server has one network mode and "
+	)
+	distributed := override(v1alpha1.Controls{DistributedTasks: "Allowed"})
+	tests := map[string]struct {
+		server       *v1alpha1.DstackServer
+		profiles     []v1alpha1.IsolationProfile
+		want         v1alpha1.NetworkMode
+		gained, lost map[string]string
+	}{
+		"nobody denies":  {server: open, want: 2},
+		"all deny":       {server: restricted, want: 3},
+		"some":           {server: baseline, want: 1},
+		"only auditing":  {server: watching, want: 2},
+		"open and audit": {server: open, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited)}, want: 2},
+		"audit cannot loosen": {
+			server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Open", audited)}, want: 3,
+			gained: map[string]string{"a": nowhere + "unmatchedProjects of dstack/main asks for hostNetwork Denied"},
+		},
+		"one allows": {
+			server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Open"), newProfile("b", "Dedicated", distributed)}, want: 1,
+			gained: map[string]string{"a": some + "profile dstack/b asks for hostNetwork Denied"},
+			lost:   map[string]string{"b": refused + "profile dstack/a asks for hostNetwork Allowed"},
+		},
+		"unmatched allows": {
+			server: open, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", distributed)}, want: 1,
+			gained: map[string]string{"": some + "profile dstack/a asks for hostNetwork Denied"},
+			lost:   map[string]string{"a": refused + "unmatchedProjects of dstack/main asks for hostNetwork Allowed"},
+		},
+		"unmatched only audits": {
+			server: watching, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", distributed)}, want: 1,
+			lost: map[string]string{"a": refused + "unmatchedProjects of dstack/main asks for hostNetwork nothing (it only audits)"},
+		},
+		"distributed only": {
+			server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", hostNetwork("DistributedOnly"))}, want: 1,
+		},
+		"exception": {
+			server: restricted, want: 1,
+			profiles: []v1alpha1.IsolationProfile{
+				newProfile("a", "Restricted", except("x", "ada", noon.Add(1), "hostNetwork")), newProfile("b", "Restricted", distributed),
+			},
+			lost: map[string]string{"b": refused + "profile dstack/a asks for hostNetwork Denied with an exception"},
+		},
+		"exception that ended": {
+			server: restricted, want: 3,
+			profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", noon, "hostNetwork"))},
+		},
+		"exception for nobody": {
+			server: restricted, want: 3,
+			profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", time.Time{}, "hostNetwork"),
+				func(s *spec) { s.Exceptions[0].Users = nil })},
+		},
+		"exception from something else": {
+			server: restricted, want: 3,
+			profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", time.Time{}, "privileged", "distributedTasks"))},
+		},
+		"exception of an audited profile": {
+			server: restricted, want: 3,
+			profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited, except("x", "ada", time.Time{}, "hostNetwork"))},
+		},
+		"all allow": {server: open, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", hostNetwork("Allowed"))}, want: 2},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			e := resolve(tc.server, tc.profiles...)
+			if e.Plan.NetworkMode != tc.want {
+				t.Errorf("network mode %d, want %d", e.Plan.NetworkMode, tc.want)
+			}
+			effects := func(of func(*Profile) []Effect) map[string]string {
+				all := map[string]string{}
+				for _, p := range append(e.Profiles, e.Unmatched) {
+					for _, effect := range of(p) {
+						if effect.Control != HostNetwork {
+							t.Errorf("an effect on %s", effect.Control.Name())
+						}
+						all[p.Name] = effect.Message
+					}
+				}
+				return all
+			}
+			if diff := cmp.Diff(orEmpty(tc.gained), effects(e.Gained)); diff != "" {
+				t.Errorf("gained (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(orEmpty(tc.lost), effects(e.Lost)); diff != "" {
+				t.Errorf("lost (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+func TestWeaker(t *testing.T) {
+	order := []v1alpha1.NetworkMode{0, 2, 1, 3} // from weakest
+	for i, a := range order {
+		for j, b := range order {
+			want := order[min(i, j)]
+			if got := Weaker(a, b); Strictness(got) != Strictness(want) {
+				t.Errorf("the weaker of %d and %d is %d, want %d", a, b, got, want)
+			}
+		}
+	}
+	if Weaker(7, 3) != 7 {
+		t.Error("a mode that is not known counts as strict")
+	}
+}
