@@ -35,9 +35,12 @@ require_same_addresses() {
 	before=$(cat -- "$state_dir/prefix" 2>/dev/null || true)
 	[[ -z $before || $before == "$prefix" ]] ||
 		die "the cluster was made with addresses $before.0.0/16: set DSTACK_ISOLATION_CLUSTER_PREFIX=$before, or remove it first (hack/cluster/down --purge)"
-	mkdir -p -- "$state_dir/run" "$logs_dir" "$pki_dir"
+	if [[ -z $before ]] && is_running kube-apiserver; then
+		die "somebody has removed $state_dir while the cluster was up: run hack/cluster/down first"
+	fi
+	mkdir -p -- "$logs_dir" "$pki_dir"
 	chmod 711 "$state_dir"
-	chmod 700 "$pki_dir" "$state_dir/run"
+	chmod 700 "$pki_dir"
 	printf '%s\n' "$prefix" >"$state_dir/prefix"
 }
 
@@ -45,7 +48,6 @@ require_same_addresses() {
 forget_earlier_boot() {
 	[[ $(cat -- "$state_dir/boot" 2>/dev/null) != "$boot_id" ]] || return 0
 	rm -rf --one-file-system -- "$state_dir/cni/addresses"
-	rm -f -- "$state_dir"/run/*
 	printf '%s\n' "$boot_id" >"$state_dir/boot"
 }
 

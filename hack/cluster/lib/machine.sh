@@ -23,14 +23,14 @@ claim_machine() {
 	owner=$(cat -- "$run_dir/owner" 2>/dev/null || true)
 	if [[ -n $owner && $owner != "$state_dir" ]]; then
 		for component in "${components[@]}"; do
-			! pid_from "$owner/run/$component.pid" >/dev/null 2>&1 ||
+			! is_running "$component" ||
 				die "the cluster of another checkout is up on this machine ($owner): take it down there first, by hack/cluster/down"
 		done
 	fi
 	if [[ $(cat -- "$run_dir/boot" 2>/dev/null) != "$boot_id" ]]; then
 		rm -rf -- "$run_dir" # of an earlier boot, where /run is on disk
 	fi
-	mkdir -p -- "$run_dir"
+	mkdir -p -- "$pids_dir"
 	chmod 711 "$run_dir"
 	printf '%s\n' "$state_dir" >"$run_dir/owner"
 	printf '%s\n' "$boot_id" >"$run_dir/boot"
@@ -43,7 +43,7 @@ stranger() {
 	for directory in /proc/[0-9]*; do
 		pid=${directory#/proc/}
 		if [[ $(cat -- "$directory/comm" 2>/dev/null) == "$1" && $pid != "$own" &&
-			$(readlink -- "$directory/ns/mnt") == $(readlink /proc/self/ns/mnt) ]]; then
+			$(readlink -- "$directory/ns/mnt") == "$(readlink /proc/self/ns/mnt)" ]]; then
 			printf '%s\n' "$pid"
 			return 0
 		fi

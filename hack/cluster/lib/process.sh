@@ -2,9 +2,10 @@
 # Long-running processes and their pid files. Sourced after settings.sh.
 #
 # A pid file holds "PID START BOOT": the process's start time in ticks since boot (/proc/PID/stat, field 22) and the boot's id. A
-# number alone would name a stranger after the machine was stopped hard and counted its processes anew.
+# number alone would name a stranger after the machine was stopped hard and counted its processes anew. The files are below /run, so
+# that down finds the processes even when somebody has removed the cache under them.
 
-pid_file() { printf '%s\n' "$state_dir/run/$1.pid"; }
+pid_file() { printf '%s\n' "$pids_dir/$1.pid"; }
 
 # start_time PID prints when the process began, or nothing when it is gone or dead and not yet collected.
 start_time() {
@@ -40,7 +41,7 @@ start() {
 	recipe=$({ printf '%s\n' "$@" && stat --dereference --format '%i %Y %s' -- "$(command -v "$1")" &&
 		cat -- /dev/null ${files[@]+"${files[@]}"}; } | sha256sum)
 	if is_running "$name"; then
-		[[ $(cat -- "$state_dir/run/$name.recipe" 2>/dev/null) != "$recipe" ]] || return 0
+		[[ $(cat -- "$pids_dir/$name.recipe" 2>/dev/null) != "$recipe" ]] || return 0
 		say "restarting $name: its settings have changed"
 		stop "$name" 20
 	fi
@@ -52,7 +53,7 @@ start() {
 	pid=$!
 	# Only now is there a process to ask; one that has ended at once has no start time, which reads as "not running".
 	printf '%s %s %s\n' "$pid" "$(start_time "$pid")" "$boot_id" >"$(pid_file "$name")"
-	printf '%s\n' "$recipe" >"$state_dir/run/$name.recipe"
+	printf '%s\n' "$recipe" >"$pids_dir/$name.recipe"
 	disown "$pid"
 }
 
@@ -67,7 +68,7 @@ stop() {
 			while is_running "$name"; do sleep 0.1; done
 		fi
 	fi
-	rm -f -- "$(pid_file "$name")" "$state_dir/run/$name.recipe"
+	rm -f -- "$(pid_file "$name")" "$pids_dir/$name.recipe"
 }
 
 # wait_until NAME SECONDS WHAT COMMAND... waits until COMMAND succeeds; ends the script when process NAME ends or the time is over.

@@ -5,6 +5,7 @@
 node_name=dstack-isolation
 state_dir=$cache_dir/cluster       # survives a restart of the machine
 run_dir=/run/dstack-isolation      # does not: sockets, and what must be given back to the machine
+pids_dir=$run_dir/pids
 pki_dir=$state_dir/pki
 logs_dir=$state_dir/logs
 kubeconfig=$state_dir/kubeconfig
