@@ -11,9 +11,9 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// mergeDepth bounds how many merge keys (<<) are followed; an anchor can refer to
-// itself.
-const mergeDepth = 16
+// maxMerges bounds how many mappings are searched through merge keys (<<). An
+// anchor can refer to itself, and lists of aliases multiply.
+const maxMerges = 1000
 
 // config is a config.yml of dstack that dstack itself would start with, as far as
 // the operator cares: one YAML document, a mapping with projects.
@@ -42,14 +42,14 @@ func readConfig(src []byte) (*config, error) {
 	if c.root.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: it must be a mapping with keys such as projects and plugins; dstack does not start with anything else", c.root.Line)
 	}
-	projects, _, err := lookup(c.root, keyProjects, mergeDepth)
+	projects, _, err := lookup(c.root, keyProjects)
 	if err != nil {
 		return nil, err
 	}
 	if projects == nil || isNull(projects) {
 		return nil, errors.New("it has no projects, and dstack does not start without them: add `projects: []`, which changes no project")
 	}
-	value, own, err := lookup(c.root, keyPlugins, mergeDepth)
+	value, own, err := lookup(c.root, keyPlugins)
 	if err != nil {
 		return nil, err
 	}
@@ -121,41 +121,60 @@ func syntaxError(err error) error {
 
 // lookup returns the value that a mapping has for a key, nil for none, and whether
 // the key is its own, not one of a merge key.
-func lookup(mapping *yaml.Node, name string, depth int) (value *yaml.Node, own bool, err error) {
-	var key, merge *yaml.Node
+func lookup(mapping *yaml.Node, name string) (value *yaml.Node, own bool, err error) {
+	value, merge, err := scan(mapping, name)
+	if value != nil || merge == nil || err != nil {
+		return value, value != nil, err
+	}
+	budget := maxMerges
+	value, err = lookupMerged(merge, name, &budget)
+	return value, false, err
+}
+
+// lookupMerged searches what a merge key brings in: the first source that has the
+// key wins, as in dstack's parser.
+func lookupMerged(merge *yaml.Node, name string, budget *int) (*yaml.Node, error) {
+	sources := []*yaml.Node{merge}
+	if list := resolve(merge); list.Kind == yaml.SequenceNode {
+		sources = list.Content
+	}
+	for _, source := range sources {
+		if *budget--; *budget < 0 {
+			return nil, fmt.Errorf("line %d: there are too many merge keys (<<), or one that merges itself", merge.Line)
+		}
+		source = resolve(source)
+		if source.Kind != yaml.MappingNode {
+			return nil, fmt.Errorf("line %d: a merge key (<<) must have a mapping, or a list of them", merge.Line)
+		}
+		value, next, err := scan(source, name)
+		if value == nil && next != nil && err == nil {
+			value, err = lookupMerged(next, name, budget)
+		}
+		if value != nil || err != nil {
+			return value, err
+		}
+	}
+	return nil, nil
+}
+
+// scan finds the values of a mapping's own key and of its merge key; nil for none.
+func scan(mapping *yaml.Node, name string) (value, merge *yaml.Node, err error) {
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		k, v := mapping.Content[i], mapping.Content[i+1]
 		switch {
-		case isKey(k, name) && key != nil:
-			return nil, false, fmt.Errorf("line %d: %s stands there a second time, and dstack would read only the last: keep one", k.Line, name)
 		case isKey(k, name):
-			key, value = k, v
-		case k.ShortTag() == "!!merge" && merge != nil:
-			return nil, false, fmt.Errorf("line %d: a second merge key (<<) in one mapping: merge a list of mappings instead", k.Line)
+			if value != nil {
+				return nil, nil, fmt.Errorf("line %d: %s stands there a second time, and dstack would read only the last: keep one", k.Line, name)
+			}
+			value = v
 		case k.ShortTag() == "!!merge":
+			if merge != nil {
+				return nil, nil, fmt.Errorf("line %d: a second merge key (<<) in one mapping: merge a list of mappings instead", k.Line)
+			}
 			merge = v
 		}
 	}
-	if key != nil || merge == nil {
-		return value, key != nil, nil
-	}
-	if depth == 0 {
-		return nil, false, fmt.Errorf("line %d: merge keys (<<) are nested too deeply", merge.Line)
-	}
-	sources := []*yaml.Node{resolve(merge)}
-	if sources[0].Kind == yaml.SequenceNode {
-		sources = sources[0].Content
-	}
-	for _, source := range sources {
-		source = resolve(source)
-		if source.Kind != yaml.MappingNode {
-			return nil, false, fmt.Errorf("line %d: a merge key (<<) must have a mapping, or a list of them", merge.Line)
-		}
-		if value, _, err = lookup(source, name, depth-1); value != nil || err != nil {
-			return value, false, err
-		}
-	}
-	return nil, false, nil
+	return value, merge, nil
 }
 
 // pluginNames reads the value of "plugins"; nil and null are an empty list.

@@ -3,6 +3,7 @@ package inject
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -125,7 +126,8 @@ func TestMergeRefuses(t *testing.T) {
 		"anchored flow root":    {"&a {projects: []}", "line 1: " + unusual},
 		"merge twice":           {"<<: {projects: []}\n<<: {plugins: [a]}\n", "line 2: a second merge key (<<) in one mapping: merge a list of mappings instead"},
 		"merge of a text":       {"<<: hunter2\n", "line 1: a merge key (<<) must have a mapping, or a list of them"},
-		"merge of itself":       {"<<: &a\n  <<: *a\n", "line 2: merge keys (<<) are nested too deeply"},
+		"merge of itself":       {"<<: &a\n  <<: *a\n", "line 2: there are too many merge keys (<<), or one that merges itself"},
+		"merges that multiply":  {multiply(), "line 2: there are too many merge keys (<<), or one that merges itself"},
 		"tab":                   {"projects:\n\t- hunter2\n", "line 2: it is not valid YAML: found character that cannot start any token"},
 		"unclosed":              {"projects: [\nhunter2", "line 3: it is not valid YAML: did not find expected ',' or ']'"},
 		"wrong indentation":     {"projects: []\n  hunter2: x\n", "line 2: it is not valid YAML: did not find expected key"},
@@ -154,6 +156,15 @@ func TestMergeRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// multiply is a mapping that merges ten times one that merges ten times one …
+func multiply() string {
+	text := "x0: &a0 {a: 1}\n"
+	for i := range 12 {
+		text += fmt.Sprintf("x%d: &a%d {<<: [%s]}\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 10), ", "))
+	}
+	return text + "<<: *a12\n"
 }
 
 func TestMergeRefusesNamesThatAreNone(t *testing.T) {

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/dstack-isolation/operator/internal/dstack"
 )
 
 // The binary holds every file that Python needs, and none of the tests.

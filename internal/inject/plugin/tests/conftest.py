@@ -61,13 +61,14 @@ def read_request(sock):
         if not chunk:
             return None
         data += chunk
-    head, _, body = data.partition(b"\r\n\r\n")
+    head, _, rest = data.partition(b"\r\n\r\n")
+    body = bytearray(rest)
     first, *lines = head.decode().split("\r\n")
     headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
     while len(body) < int(headers["content-length"]):
-        body += sock.recv(65536)
+        body += sock.recv(1 << 20)
     method, path, _ = first.split(" ")
-    return {"method": method, "path": path, "headers": headers, "body": body}
+    return {"method": method, "path": path, "headers": headers, "body": bytes(body)}
 
 
 def send(sock, body, status="200 OK", headers=""):

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from conftest import accept, answer, ask, refusal, send, unavailable
+from conftest import accept, answer, ask, refusal, send, specs, unavailable
 
 from dstack_isolation import _transport
 
@@ -156,4 +156,21 @@ def test_changed_url_gets_a_new_connection(policy, server, environment):
     ask(policy)
     environment.setenv("DSTACK_ISOLATION_POLICY_URL", f"http://localhost:{server.port}")
     ask(policy)
+    assert server.connections == 2
+
+
+def test_kept_connection_that_is_no_longer_read(policy, server, monkeypatch):
+    monkeypatch.setattr(_transport, "REUSED_SECONDS", 0.2)
+
+    def accept_and_read_no_more(sock, request):
+        accept(sock, request)
+        server.release.wait()
+
+    server.scripts = [accept_and_read_no_more]
+    ask(policy)
+    spec = specs()["run"]
+    spec.configuration.commands = ["x" * (16 << 20)]
+    started = time.monotonic()
+    assert ask(policy, spec=spec) is spec
+    assert time.monotonic() - started < 5
     assert server.connections == 2

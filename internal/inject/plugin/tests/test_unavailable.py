@@ -177,7 +177,7 @@ def test_resolver_that_hangs(policy, environment):
     environment.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
     started = time.monotonic()
     assert refusal(policy) == unavailable(ASKED + "it did not answer in time")
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.usefixtures("hurry")
@@ -185,7 +185,7 @@ def test_no_answer(policy, server):
     server.scripts = [lambda *_: server.release.wait()]
     started = time.monotonic()
     assert refusal(policy) == unavailable(ASKED + "it did not answer in time")
-    assert 0.5 < time.monotonic() - started < 0.8
+    assert 0.5 < time.monotonic() - started < 2
 
 
 def drip(prefix):
@@ -215,7 +215,7 @@ def test_answer_that_drips(policy, server, prefix):
     server.scripts = [drip(prefix)]
     started = time.monotonic()
     assert refusal(policy) == unavailable(ASKED + "it did not answer in time")
-    assert 0.5 < time.monotonic() - started < 0.8
+    assert 0.5 < time.monotonic() - started < 2
 
 
 @pytest.mark.usefixtures("hurry")
@@ -228,7 +228,7 @@ def test_endless_informational_answers(policy, server):
     server.scripts = [script]
     started = time.monotonic()
     assert refusal(policy) == unavailable(ASKED + "it did not answer in time")
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.usefixtures("hurry")
