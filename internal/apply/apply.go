@@ -5,9 +5,12 @@ package apply
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/internal/manifests"
@@ -47,7 +50,7 @@ func (a *Applier) Own(ctx context.Context, o manifests.Object, liveVersion strin
 	if liveVersion != "" && a.memo.same(key, sum+liveVersion) {
 		return nil
 	}
-	if err := a.client.Apply(ctx, o.Config, client.FieldOwner(OwnManager), client.ForceOwnership); err != nil {
+	if err := a.apply(ctx, o.Config, client.FieldOwner(OwnManager), client.ForceOwnership); err != nil {
 		return fmt.Errorf("apply %s %s: %w", o.Kind, o.Name, err)
 	}
 	if liveVersion != "" {
@@ -63,7 +66,7 @@ func (a *Applier) Release(ctx context.Context, w *workload.Workload) (bool, erro
 	if !Owns(w) {
 		return false, nil
 	}
-	err := a.client.Apply(ctx, manifests.Release(w), client.FieldOwner(WorkloadManager))
+	err := a.apply(ctx, manifests.Release(w), client.FieldOwner(WorkloadManager))
 	if apierrors.IsNotFound(err) || isUIDMismatch(err) {
 		return false, nil
 	}
@@ -71,6 +74,21 @@ func (a *Applier) Release(ctx context.Context, w *workload.Workload) (bool, erro
 		return false, fmt.Errorf("release %s: %w", w, err)
 	}
 	return true, nil
+}
+
+// apply sends a copy of a configuration. The client decodes the API server's
+// answer, which is the whole object, into what it is given; by the pointers in a
+// configuration that would reach the intent, which may be sent again.
+func (a *Applier) apply(ctx context.Context, config runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+	body, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	var sent unstructured.Unstructured
+	if err := sent.UnmarshalJSON(body); err != nil {
+		return err
+	}
+	return a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(&sent), opts...)
 }
 
 // Owns tells whether the workload carries anything of ours.

@@ -48,7 +48,7 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 		if send.Plugin == nil && intent.Plugin != nil && intent.Workload.Injected() != nil || send.Empty() {
 			return result(intent, send, conflicts), nil
 		}
-		err := a.client.Apply(ctx, send.Config(), client.FieldOwner(WorkloadManager), client.DryRunAll)
+		err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager), client.DryRunAll)
 		if err == nil {
 			break
 		}
@@ -63,7 +63,7 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 		conflicts = append(conflicts, found...)
 		send = next
 	}
-	if err := a.client.Apply(ctx, send.Config(), client.FieldOwner(WorkloadManager)); err != nil {
+	if err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager)); err != nil {
 		return refused(intent, send, conflicts, err)
 	}
 	if len(conflicts) == 0 {
