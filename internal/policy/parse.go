@@ -41,7 +41,10 @@ func Parse(kind dstack.ApplyKind, body []byte) (*Request, error) {
 		}
 		return nil, errors.New("body " + describe(err))
 	}
-	return p.req, p.complete()
+	if err := p.complete(); err != nil {
+		return nil, err
+	}
+	return p.req, nil
 }
 
 // shapeError says which field of a body has another shape than the protocol's.

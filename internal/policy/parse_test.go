@@ -95,7 +95,7 @@ func TestParseRefuses(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			req, err := policy.Parse(dstack.KindRun, []byte(tc.body))
-			if err == nil || err.Error() != tc.want {
+			if err == nil || err.Error() != tc.want || req != nil {
 				t.Errorf("got %+v and %v, want the error %q", req, err, tc.want)
 			}
 		})
