@@ -396,7 +396,7 @@ type DstackServerStatus struct {
 // +kubebuilder:printcolumn:name="Delivery",type=string,priority=1,JSONPath=`.spec.policyPlugin.delivery`
 // +kubebuilder:printcolumn:name="NetworkMode",type=integer,priority=1,JSONPath=`.status.running.networkMode`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be at most 40 characters of a-z, 0-9 and -, begin with a letter and end with a letter or digit: the names of Services are made of it",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be at most 40 characters of a-z, 0-9 and -, begin with a letter and end with a letter or digit: the names of Services are made of it",reason=FieldValueInvalid,fieldPath=".metadata"
 type DstackServer struct {
 	metav1.TypeMeta `json:",inline"`
 
