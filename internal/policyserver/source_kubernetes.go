@@ -47,8 +47,9 @@ func NewKubernetesSource(config *rest.Config, server types.NamespacedName, log l
 	}
 	// Known kinds need no discovery, for which there may be no permission.
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{v1alpha1.GroupVersion})
-	mapper.Add(v1alpha1.GroupVersion.WithKind("DstackServer"), meta.RESTScopeNamespace)
-	mapper.Add(v1alpha1.GroupVersion.WithKind("IsolationProfile"), meta.RESTScopeNamespace)
+	for _, kind := range []string{"DstackServer", "IsolationProfile", "IsolationProfileList"} {
+		mapper.Add(v1alpha1.GroupVersion.WithKind(kind), meta.RESTScopeNamespace)
+	}
 	noCopy := true
 	watched, err := cache.New(config, cache.Options{
 		Scheme: scheme, Mapper: mapper,
@@ -90,31 +91,40 @@ func (k *KubernetesSource) Run(ctx context.Context, publish func(*Snapshot)) err
 		return nil
 	})
 	group.Go(func() error {
-		if err := k.subscribe(ctx); err != nil {
+		told, err := k.subscribe(ctx)
+		if err != nil {
 			return fmt.Errorf("watch: %w", err)
 		}
-		if k.cache.WaitForCacheSync(ctx) {
-			k.follow(ctx, publish)
+		if !k.cache.WaitForCacheSync(ctx) || !toolscache.WaitForCacheSync(ctx.Done(), told...) {
+			return nil // ctx ended
 		}
+		// What is there at first is resolved once.
+		select {
+		case <-k.changed:
+		default:
+		}
+		k.follow(ctx, publish)
 		return nil
 	})
 	return group.Wait()
 }
 
-// subscribe wakes follow at each change that decisions depend on.
-func (k *KubernetesSource) subscribe(ctx context.Context) error {
+// subscribe wakes follow at each change that decisions depend on. What it
+// returns tells whether the handlers have been told of all that is there.
+func (k *KubernetesSource) subscribe(ctx context.Context) ([]toolscache.InformerSynced, error) {
 	wake := func() {
 		select {
 		case k.changed <- struct{}{}:
 		default: // already awake
 		}
 	}
+	var told []toolscache.InformerSynced
 	for _, kind := range []client.Object{&v1alpha1.DstackServer{}, &v1alpha1.IsolationProfile{}} {
 		informer, err := k.cache.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 			AddFunc:    func(any) { wake() },
 			DeleteFunc: func(any) { wake() },
 			UpdateFunc: func(before, now any) {
@@ -124,10 +134,11 @@ func (k *KubernetesSource) subscribe(ctx context.Context) error {
 			},
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
+		told = append(told, registration.HasSynced)
 	}
-	return nil
+	return told, nil
 }
 
 // matters leaves out the manager's writes of statuses, of which one change can

@@ -1,0 +1,36 @@
+package app
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// logFlags are the flags of every long-running subcommand.
+type logFlags struct {
+	level string
+}
+
+// register adds the flags; debug says what the subcommand logs at that level.
+func (f *logFlags) register(cmd *cobra.Command, debug string) {
+	cmd.Flags().StringVar(&f.level, "log-level", "info", "info, or debug for "+debug+" too")
+}
+
+// logger makes the process's logger: one JSON object a line. The libraries for
+// Kubernetes log to it as well.
+func (f *logFlags) logger(out io.Writer) (logr.Logger, error) {
+	levels := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug}
+	level, known := levels[f.level]
+	if !known {
+		return logr.Logger{}, fmt.Errorf("--log-level %q is not known: use info or debug", f.level)
+	}
+	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
+	klog.SetLogger(log.WithName("kubernetes"))
+	ctrllog.SetLogger(log)
+	return log, nil
+}

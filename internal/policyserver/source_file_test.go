@@ -1,0 +1,269 @@
+package policyserver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+)
+
+const serverYAML = `apiVersion: isolation.dstack.ai/v1alpha1
+kind: DstackServer
+metadata: {name: %s, namespace: dstack, generation: 7}
+spec:
+  workload: {kind: Deployment, name: dstack-server}
+  unmatchedProjects: {level: Restricted, enforcement: Enforce}
+`
+
+const profileYAML = `apiVersion: isolation.dstack.ai/v1alpha1
+kind: IsolationProfile
+metadata: {name: research, namespace: dstack, generation: 2}
+spec:
+  serverRef: {name: main}
+  projects: {include: ["research-*"]}
+  level: Restricted
+`
+
+type folder string
+
+func newFolder(t testing.TB, pairs ...string) folder {
+	t.Helper()
+	dir := folder(t.TempDir())
+	for i := 0; i < len(pairs); i += 2 {
+		dir.write(t, pairs[i], pairs[i+1])
+	}
+	return dir
+}
+
+func (f folder) write(t testing.TB, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(string(f), name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f folder) source(t testing.TB, chosen string) (*FileSource, *syncBuffer) {
+	t.Helper()
+	var name types.NamespacedName
+	name.Namespace, name.Name, _ = strings.Cut(chosen, "/")
+	log, out := newLog(0)
+	source, err := NewFileSource(string(f), name, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source, out
+}
+
+func TestFileSource(t *testing.T) {
+	source, _ := newFolder(t, "all.yaml", fmt.Sprintf(serverYAML, "main")+"---\n"+profileYAML).source(t, "")
+	snapshot, err := source.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if snapshot.Server != serverName || snapshot.ServerGeneration != 7 || !snapshot.TokenRequired || snapshot.Stale != "" ||
+		len(snapshot.Effective.Profiles) != 1 || snapshot.Effective.Profiles[0].Generation != 2 {
+		t.Errorf("got %+v", snapshot)
+	}
+	// Nothing is left to apply settings, so the planned mode is the running one.
+	if got := snapshot.Running.NetworkMode; got != v1alpha1.NetworkModeBridge {
+		t.Errorf("got network mode %d", got)
+	}
+}
+
+func TestFileSourceChoosesOneServer(t *testing.T) {
+	main, second := fmt.Sprintf(serverYAML, "main"), fmt.Sprintf(serverYAML, "second")
+	for name, tc := range map[string]struct {
+		files  []string
+		chosen string
+		want   string
+	}{
+		"the only one":       {files: []string{"a.yaml", main}},
+		"the chosen one":     {files: []string{"a.yaml", main, "b.yaml", second}, chosen: "dstack/main"},
+		"one of several":     {files: []string{"a.yaml", main, "b.yaml", second}, want: "holds 2 DstackServers: choose one of dstack/main, dstack/second"},
+		"none":               {files: []string{"a.txt", main}, want: "holds no DstackServer: add one, in a file *.yaml, *.yml or *.json"},
+		"not the chosen one": {files: []string{"a.yaml", main, "b.yaml", second}, chosen: "other/main", want: "holds no DstackServer other/main, only: dstack/main, dstack/second"},
+		"wrong":              {files: []string{"a.yaml", main + "  levle: x\n", "b.yaml", "["}, want: "a.yaml, document 1, DstackServer main: spec.levle: unknown field: mend its name or remove it\nb.yaml, document 1: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := newFolder(t, tc.files...)
+			source, _ := dir.source(t, tc.chosen)
+			err := source.Run(canceled(), func(*Snapshot) {})
+			if tc.want == "" {
+				if err != nil {
+					t.Errorf("got error %v", err)
+				}
+				return
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), "folder "+string(dir)+": ") || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got error %v", err)
+			}
+		})
+	}
+	source, _ := folder("/nonexistent").source(t, "")
+	if _, err := source.load(); err == nil || !strings.Contains(err.Error(), "folder /nonexistent: read folder: ") {
+		t.Errorf("got error %v", err)
+	}
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestFileSourceFollowsChanges(t *testing.T) {
+	dir := newFolder(t, "server.yaml", fmt.Sprintf(serverYAML, "main"), "profile.yaml", profileYAML)
+	source, out := dir.source(t, "")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var published []*Snapshot
+		done := make(chan error)
+		go func() { done <- source.Run(ctx, func(s *Snapshot) { published = append(published, s) }) }()
+		// expect waits less than the second that a change may take.
+		expect := func(count int, stale Stale, profiles int) {
+			t.Helper()
+			time.Sleep(900 * time.Millisecond)
+			synctest.Wait()
+			last := published[len(published)-1]
+			if len(published) != count || last.Stale != stale || len(last.Effective.Profiles) != profiles {
+				t.Fatalf("got %d snapshots, the last one kept for %q with %d profiles", len(published), last.Stale, len(last.Effective.Profiles))
+			}
+		}
+		expect(1, "", 1)
+		expect(1, "", 1)
+		dir.write(t, "second.yaml", strings.Replace(profileYAML, "name: research", "name: second", 1))
+		expect(2, "", 2)
+		dir.write(t, "notes.txt", "not an object")
+		expect(2, "", 2)
+		// What is wrong is said once, and the last valid policy stays.
+		dir.write(t, "second.yaml", "kind: [")
+		expect(3, StaleFolderInvalid, 2)
+		expect(3, StaleFolderInvalid, 2)
+		dir.write(t, "second.yaml", "# emptied\n")
+		expect(4, "", 1)
+		// A file that is still being written is not read.
+		for i := range 8 {
+			dir.write(t, "third.yaml", strings.Replace(profileYAML, "name: research", "name: third", 1)+strings.Repeat("#", i))
+			time.Sleep(folderInterval * 9 / 10)
+		}
+		if len(published) != 4 {
+			t.Errorf("got %d snapshots while a file was being written", len(published))
+		}
+		expect(5, "", 2)
+		if err := os.Remove(filepath.Join(string(dir), "server.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		expect(6, StaleFolderInvalid, 2)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("got error %v", err)
+		}
+	})
+	if got := strings.Count(out.String(), "Kept the last valid policy"); got != 2 {
+		t.Errorf("logged %d times:\n%s", got, out)
+	}
+}
+
+// A mounted ConfigMap changes by a link that is swapped.
+func TestFileSourceFollowsMountedConfigMaps(t *testing.T) {
+	dir := newFolder(t)
+	link := func(version, yaml string) {
+		t.Helper()
+		versioned := filepath.Join(string(dir), version)
+		if err := os.Mkdir(versioned, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		folder(versioned).write(t, "all.yaml", yaml)
+		fresh := filepath.Join(string(dir), "..data_tmp")
+		if err := os.Symlink(version, fresh); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(fresh, filepath.Join(string(dir), "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("..1", fmt.Sprintf(serverYAML, "main"))
+	if err := os.Symlink("..data/all.yaml", filepath.Join(string(dir), "all.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	source, _ := dir.source(t, "")
+	before := source.fingerprint()
+	if snapshot, err := source.load(); err != nil || len(snapshot.Effective.Profiles) != 0 {
+		t.Fatalf("got error %v", err)
+	}
+	link("..2", fmt.Sprintf(serverYAML, "main")+"---\n"+profileYAML)
+	if source.fingerprint() == before {
+		t.Error("the change is not seen")
+	}
+	if snapshot, err := source.load(); err != nil || len(snapshot.Effective.Profiles) != 1 {
+		t.Errorf("got error %v", err)
+	}
+}
+
+// An exception that ends may change the plan, which counts as running here.
+func TestFileSourceFollowsTheEndOfExceptions(t *testing.T) {
+	dir := newFolder(t, "server.yaml", fmt.Sprintf(serverYAML, "main"))
+	synctest.Test(t, func(t *testing.T) {
+		ends := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+		dir.write(t, "profile.yaml", profileYAML+"  exceptions: [{name: x, users: [ada], controls: [hostNetwork], reason: r, expiresAt: \""+ends+"\"}]\n")
+		source, _ := dir.source(t, "")
+		ctx, cancel := context.WithCancel(t.Context())
+		var published []*Snapshot
+		done := make(chan error)
+		go func() { done <- source.Run(ctx, func(s *Snapshot) { published = append(published, s) }) }()
+		mode := func() v1alpha1.NetworkMode { return published[len(published)-1].Running.NetworkMode }
+		time.Sleep(59 * time.Minute)
+		synctest.Wait()
+		if mode() != v1alpha1.NetworkModeHostForDistributed || len(published) != 1 {
+			t.Errorf("before: got mode %d in %d snapshots", mode(), len(published))
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if mode() != v1alpha1.NetworkModeBridge || len(published) != 2 {
+			t.Errorf("after: got mode %d in %d snapshots", mode(), len(published))
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestFileSourceReportsProblems(t *testing.T) {
+	source, out := newFolder(t, "all.yaml", fmt.Sprintf(serverYAML, "main")+"---\n"+profileYAML+
+		"  exceptions: [{name: x, users: [ada], controls: [hostSSH], reason: r}]\n").source(t, "")
+	if _, err := source.load(); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, `"in":"profile dstack/research"`) || !strings.Contains(got, "hostSSH cannot be lifted for single users") {
+		t.Errorf("got log %s", got)
+	}
+}
+
+// The whole way: a folder that turns invalid refuses nothing more and nothing
+// less than before.
+func TestServeFolder(t *testing.T) {
+	dir := newFolder(t, "all.yaml", fmt.Sprintf(serverYAML, "main")+"---\n"+profileYAML)
+	source, _ := dir.source(t, "")
+	r := startServer(t, nil, Options{Source: source})
+	privileged := string(capturedCase(t, "0.22.5/task-privileged").Request)
+	eventually(t, func() bool { return r.current.Load() != nil })
+	dir.write(t, "all.yaml", "[")
+	eventually(t, func() bool { return r.current.Load().Stale == StaleFolderInvalid })
+	if a := decoded(t, r.post(runPath, privileged)); a.Error == nil || !strings.Contains(*a.Error, "dstack/research") {
+		t.Errorf("got error %v", a.Error)
+	}
+	if w := r.get(r.decisionHandler(), dstack.PathReady); w.Code != 200 {
+		t.Errorf("/readyz: got %d", w.Code)
+	}
+	if w := r.get(r.decisionHandler(), dstack.PathRevision); !strings.Contains(w.Body.String(), `"kept":"FolderInvalid"`) {
+		t.Errorf("got %s", w.Body)
+	}
+}
