@@ -7,26 +7,48 @@ import (
 	"testing"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/policy"
 )
 
+// BenchmarkDecide reads and decides real bodies, with as little space in them as
+// JSON needs and, for one, with as much as in its file.
 func BenchmarkDecide(b *testing.B) {
 	one := effective(profile("research", v1alpha1.LevelRestricted))
-	for _, name := range []string{"task-plain", "service-groups-clean", "task-combined"} {
-		c := captured(b, "0.22.5", name)
-		var body bytes.Buffer
-		if err := json.Compact(&body, c.Request); err != nil {
-			b.Fatal(err)
-		}
-		b.Run(fmt.Sprintf("%s-%dB", name, body.Len()), func(b *testing.B) {
+	many := effective(manyProfiles(1000)...)
+	plain := captured(b, "0.22.5", "task-plain")
+	service := captured(b, "0.22.5", "service-groups-clean")
+	for _, bc := range []struct {
+		name string
+		eff  *isolation.Effective
+		kind dstack.ApplyKind
+		body []byte
+	}{
+		{"task", one, plain.kind(b), compact(b, plain.Request)},
+		{"service", one, service.kind(b), compact(b, service.Request)},
+		{"service with spaces", one, service.kind(b), service.Request},
+		{"task refused", one, plain.kind(b), compact(b, captured(b, "0.22.5", "task-combined").Request)},
+		{"task under 1000 profiles", many, plain.kind(b), compact(b, plain.Request)},
+	} {
+		b.Run(fmt.Sprintf("%s, %d bytes", bc.name, len(bc.body)), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				req, err := policy.Parse(c.kind(b), body.Bytes())
+				req, err := policy.Parse(bc.kind, bc.body)
 				if err != nil {
 					b.Fatal(err)
 				}
-				policy.Decide(one, policy.Running{NetworkMode: 3}, req, noon)
+				policy.Decide(bc.eff, policy.Running{NetworkMode: 3}, req, noon)
 			}
 		})
 	}
+}
+
+func compact(b *testing.B, body []byte) []byte {
+	b.Helper()
+	var out bytes.Buffer
+	if err := json.Compact(&out, body); err != nil {
+		b.Fatal(err)
+	}
+	return out.Bytes()
 }

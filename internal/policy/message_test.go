@@ -152,6 +152,22 @@ func TestNoSecrets(t *testing.T) {
 	}
 }
 
+// TestWorkIsBounded: no list makes more reasons than maxEntries entries do.
+func TestWorkIsBounded(t *testing.T) {
+	spec := ofType("service", `"volumes":[`+strings.Repeat(`{"instance_path":"/etc","path":"/x"},`, 9999)+`{"name":"a","path":"/x"}],`+
+		`"setup":[`+strings.Repeat(`{"docker":true},`, 9999)+`1]`)
+	d := decide(t, spec, profile("research", v1alpha1.LevelBaseline))
+	count := make(map[string]int)
+	for _, r := range d.Reasons {
+		count[r.Control]++
+	}
+	for control, want := range map[string]int{policy.ControlSpec: 1, "instanceVolumes": 256, "privileged": 1} {
+		if count[control] != want {
+			t.Errorf("%d reasons of %s, want %d", count[control], control, want)
+		}
+	}
+}
+
 // TestBounded: the time grows no faster than the body, whatever is in it. A
 // body of this size takes less than 50 ms; the test leaves room for others on
 // the same machine.

@@ -143,10 +143,12 @@ func (r *runReader) finish() {
 		r.run.nodes, r.run.nodesField = r.groupNodes, inGroups
 	}
 	slices.SortFunc(r.run.flags, place.compare)
+	r.run.flags = slices.Compact(r.run.flags)
 	slices.SortStableFunc(r.run.volumes, func(a, b instanceVolume) int { return a.compare(b.place) })
 	slices.SortFunc(r.problems, func(a, b problem) int {
 		return cmp.Or(a.compare(b.place), cmp.Compare(a.what, b.what))
 	})
+	r.problems = slices.Compact(r.problems)
 }
 
 func (r *runReader) hasProblem(at place) bool {
