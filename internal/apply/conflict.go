@@ -45,7 +45,7 @@ func (c Conflict) String() string {
 
 var (
 	managerPattern  = regexp.MustCompile(`conflict with "([^"]*)"`)
-	variablePattern = regexp.MustCompile(`\.env\[name="([^"]+)"\]`)
+	variablePattern = regexp.MustCompile(`^\.spec\.template\.spec\.containers\[name="([^"]+)"\]\.env\[name="([^"]+)"\]`)
 )
 
 // conflictsOf reads the causes of a conflict of field managers. A conflict
@@ -69,11 +69,11 @@ func conflictsOf(err error) []Conflict {
 	return slices.CompactFunc(conflicts, func(a, b Conflict) bool { return a == b })
 }
 
-// variable is the environment variable that the conflict is about; "" if it is
-// about something else.
-func (c Conflict) variable() string {
-	if m := variablePattern.FindStringSubmatch(c.Field); m != nil {
-		return m[1]
+// variable is the environment variable of the container that the conflict is
+// about; "" if it is about something else.
+func (c Conflict) variable(container string) string {
+	if m := variablePattern.FindStringSubmatch(c.Field); m != nil && m[1] == container {
+		return m[2]
 	}
 	return ""
 }
@@ -82,20 +82,48 @@ func envField(container, name string) string {
 	return fmt.Sprintf(".spec.template.spec.containers[name=%q].env[name=%q]", container, name)
 }
 
-// ownerOf finds the manager that owns an env item, other than ourselves.
-func ownerOf(w *workload.Workload, container, name string) string {
-	item := fieldpath.MakePathOrDie("spec", "template", "spec",
+func itemPath(container, name string) fieldpath.Path {
+	return fieldpath.MakePathOrDie("spec", "template", "spec",
 		"containers", fieldpath.KeyByFields("name", container),
 		"env", fieldpath.KeyByFields("name", name))
+}
+
+// ownerOf finds the manager that owns the value or the reference of an env
+// item, other than ourselves. Who changes the value of another's item owns that
+// value alone.
+func ownerOf(w *workload.Workload, container, name string) string {
+	item := itemPath(container, name)
+	value, reference := fieldpath.MakePathOrDie("value"), fieldpath.MakePathOrDie("valueFrom")
 	for i := range w.Meta.ManagedFields {
 		entry := &w.Meta.ManagedFields[i]
-		if entry.Manager == WorkloadManager || entry.FieldsV1 == nil {
+		if entry.Manager == WorkloadManager {
 			continue
 		}
-		var set fieldpath.Set
-		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err == nil && set.Has(item) {
+		below := fieldsOf(entry)
+		for _, element := range item {
+			below = below.WithPrefix(element)
+		}
+		if below.Has(value) || below.Has(reference) || !below.WithPrefix(reference[0]).Empty() {
 			return entry.Manager
 		}
 	}
 	return ""
+}
+
+// ownsItem tells whether an env item is the operator's, whoever has set its
+// value since.
+func ownsItem(w *workload.Workload, container, name string) bool {
+	item := itemPath(container, name)
+	return slices.ContainsFunc(w.Meta.ManagedFields, func(entry metav1.ManagedFieldsEntry) bool {
+		return entry.Manager == WorkloadManager && fieldsOf(&entry).Has(item)
+	})
+}
+
+// fieldsOf are the fields of one entry; none when they cannot be read.
+func fieldsOf(entry *metav1.ManagedFieldsEntry) *fieldpath.Set {
+	set := fieldpath.NewSet()
+	if entry.FieldsV1 == nil || set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)) != nil {
+		return fieldpath.NewSet()
+	}
+	return set
 }

@@ -42,4 +42,3 @@ func BeOneOfOurs() types.GomegaMatcher {
 func keyOf(s *server) client.ObjectKey {
 	return client.ObjectKey{Namespace: s.ns, Name: testkit.WorkloadName}
 }
-

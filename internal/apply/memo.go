@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // memo remembers what was applied last, so that an idle pass sends nothing. It
@@ -40,8 +41,13 @@ func digest(config any) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// isUIDMismatch recognises the answer to an apply that names the uid of an
-// object which is not there: a conflict without causes.
+// isUIDMismatch recognises the answers to an apply that names the uid of an
+// object which is not there, a conflict without causes, or which another one of
+// its name has replaced.
 func isUIDMismatch(err error) bool {
-	return apierrors.IsConflict(err) && strings.Contains(err.Error(), "uid mismatch")
+	if apierrors.IsConflict(err) {
+		return strings.Contains(err.Error(), "uid mismatch")
+	}
+	cause, found := apierrors.StatusCause(err, metav1.CauseTypeFieldValueInvalid)
+	return found && cause.Field == "metadata.uid"
 }

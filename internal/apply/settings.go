@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -26,6 +27,11 @@ type Result struct {
 	// Complete is true when all of the intent is in the workload.
 	Complete bool
 }
+
+// maxConflicts is far more than an intent has fields that others may own: each
+// round of conflicts takes something out of what is sent, and this makes sure
+// that the rounds end.
+const maxConflicts = 100
 
 // Settings puts an intent into the user's workload, never by force. Of the
 // independent items exactly those that clash are left out. If a part of the
@@ -53,15 +59,13 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 			break
 		}
 		found := conflictsOf(err)
-		if len(found) == 0 {
+		if len(found) == 0 || len(conflicts) > maxConflicts {
 			return refused(intent, send, conflicts, err)
 		}
-		next := send
 		for i := range found {
-			next, found[i] = drop(next, found[i])
+			send, found[i] = drop(intent, send, found[i])
 		}
 		conflicts = append(conflicts, found...)
-		send = next
 	}
 	if err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager)); err != nil {
 		return refused(intent, send, conflicts, err)
@@ -114,11 +118,11 @@ func withoutKnownClashes(intent manifests.Intent) (manifests.Intent, []Conflict)
 			continue
 		case workload.Occurrences(container, name) > 1:
 			var c Conflict
-			send, c = drop(send, Conflict{Field: envField(intent.Container, name), Message: "the name stands more than once in the list: remove all but one"})
+			send, c = drop(intent, send, Conflict{Field: envField(intent.Container, name), Message: "the name stands more than once in the list: remove all but one"})
 			conflicts = append(conflicts, c)
 		case (live.ValueFrom != nil) != (e.ValueFrom != nil):
 			var c Conflict
-			send, c = drop(send, Conflict{
+			send, c = drop(intent, send, Conflict{
 				Field: envField(intent.Container, name), Manager: ownerOf(w, intent.Container, name),
 				Message: "one sets a value and the other a reference",
 			})
@@ -128,18 +132,33 @@ func withoutKnownClashes(intent manifests.Intent) (manifests.Intent, []Conflict)
 	return send, conflicts
 }
 
-// drop leaves out what a conflict is about, and names it in the conflict.
-func drop(intent manifests.Intent, c Conflict) (manifests.Intent, Conflict) {
-	c.Item = c.variable()
-	for _, e := range intent.Settings {
-		if c.Item == *e.Name {
-			return intent.WithoutSetting(c.Item), c
-		}
+// drop leaves out of what is sent what a conflict is about, and names it in the
+// conflict. Several managers that own one field make several conflicts of it.
+func drop(intent, send manifests.Intent, c Conflict) (manifests.Intent, Conflict) {
+	c.Item = c.variable(intent.Container)
+	if slices.ContainsFunc(intent.Settings, func(e envItem) bool { return *e.Name == c.Item }) {
+		return leaveOut(send, c.Item), c
 	}
 	if c.Item == "" {
 		c.Item = c.Field
 	}
-	return intent.WithoutPlugin(), c
+	return send.WithoutPlugin(), c
+}
+
+// leaveOut leaves one variable out. Where the item itself is ours and somebody
+// has set another value in it, its name stays in the intent: to leave the name
+// out would delete the item, and with it the value that is not ours.
+func leaveOut(send manifests.Intent, name string) manifests.Intent {
+	if !ownsItem(send.Workload, send.Container, name) {
+		return send.WithoutSetting(name)
+	}
+	send.Settings = slices.Clone(send.Settings)
+	for i, e := range send.Settings {
+		if *e.Name == name {
+			send.Settings[i] = corev1ac.EnvVar().WithName(name)
+		}
+	}
+	return send
 }
 
 // result tells of each item of the intent whether it was sent.

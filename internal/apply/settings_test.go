@@ -12,7 +12,6 @@ import (
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
 	"github.com/dstack-isolation/operator/internal/dstack"
-	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
@@ -143,14 +142,14 @@ var _ = Describe("Settings in the user's workload", func() {
 	It("is refused with a cause when the API server finds the result invalid", func() {
 		s := newServer(kindDeployment)
 		s.kubectlApply(s.manifest(func(o map[string]any) {
-			container(o)["name"] = "server"
 			spec := o["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
-			spec["volumes"] = append(spec["volumes"].([]any), map[string]any{"name": manifests.ConfigVolume, "hostPath": map[string]any{"path": "/x"}})
+			sidecar := spec["containers"].([]any)[1].(map[string]any)
+			sidecar["name"] = workload.InjectContainer
 		}))
 		before := s.live().Meta.ResourceVersion
 		r, err := s.applier.Settings(ctx, s.intent(s.live()))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(r.Invalid).To(Equal(`Deployment.apps "dstack-server" is invalid: spec.template.spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type`))
+		Expect(r.Invalid).To(Equal(`Deployment.apps "dstack-server" is invalid: spec.template.spec.initContainers[0].name: Duplicate value: "dstack-isolation-inject"`))
 		Expect(r.Complete).To(BeFalse())
 		Expect(r.Items).To(HaveEach(HaveField("State", v1alpha1.InjectedWithheld)))
 		Expect(s.live().Meta.ResourceVersion).To(Equal(before))

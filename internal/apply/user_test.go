@@ -119,11 +119,23 @@ func (s *server) applyAs(manager string, o *unstructured.Unstructured) error {
 	return api.Client.Apply(context.Background(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner(manager), client.ForceOwnership)
 }
 
-// setEnv does what `kubectl set env` does: a strategic merge patch of one item.
+// setEnv does what `kubectl set env NAME=VALUE` does: a strategic merge patch of
+// one item.
 func (s *server) setEnv(name, value string) {
 	GinkgoHelper()
+	s.patchEnv(map[string]any{"name": name, "value": value, "valueFrom": nil})
+}
+
+// unsetEnv does what `kubectl set env NAME-` does.
+func (s *server) unsetEnv(name string) {
+	GinkgoHelper()
+	s.patchEnv(map[string]any{"name": name, "$patch": "delete"})
+}
+
+func (s *server) patchEnv(item map[string]any) {
+	GinkgoHelper()
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{
-		"containers": []any{map[string]any{"name": "server", "env": []any{map[string]any{"name": name, "value": value, "valueFrom": nil}}}},
+		"containers": []any{map[string]any{"name": "server", "env": []any{item}}},
 	}}}})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(api.Client.Patch(context.Background(), s.object(), client.RawPatch(types.StrategicMergePatchType, patch),
@@ -226,4 +238,3 @@ func state(r apply.Result, name string) v1alpha1.InjectedState {
 	}
 	return ""
 }
-
