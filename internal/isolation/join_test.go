@@ -97,8 +97,14 @@ func TestBelow(t *testing.T) {
 		path, dir string
 		want      bool
 	}{
-		{"/a", "/a", true}, {"/a/b", "/a", true}, {"/ab", "/a", false}, {"/", "/a", false}, {"/a", "/a/b", false},
-		{"/a", "/", true}, {"a", "/a", false}, {"", "/a", false},
+		{"/a", "/a", true},
+		{"/a/b", "/a", true},
+		{"/ab", "/a", false},
+		{"/", "/a", false},
+		{"/a", "/a/b", false},
+		{"/a", "/", true},
+		{"a", "/a", false},
+		{"", "/a", false},
 	} {
 		if got := Below(tc.path, tc.dir); got != tc.want {
 			t.Errorf("%q is below %q: %t", tc.path, tc.dir, got)

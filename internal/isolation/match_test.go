@@ -31,10 +31,25 @@ func TestGlobMatch(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "abc", true}, {"?", "", false}, {"?", "a", true},
-		{"a*", "a", true}, {"a*", "ba", false}, {"*a", "ba", true}, {"a?c", "abc", true}, {"a?c", "ac", false},
-		{"research-*", "research-", true}, {"research-*", "research", false}, {"a.c", "abc", false}, {"[ab]", "a", false},
-		{"*-*-*", "a-b", false}, {"*-*-*", "a-b-c", true}, {"a**b", "ab", true}, {"*a*b*a*", "ababa", true},
+		{"", "", true},
+		{"", "a", false},
+		{"*", "", true},
+		{"*", "abc", true},
+		{"?", "", false},
+		{"?", "a", true},
+		{"a*", "a", true},
+		{"a*", "ba", false},
+		{"*a", "ba", true},
+		{"a?c", "abc", true},
+		{"a?c", "ac", false},
+		{"research-*", "research-", true},
+		{"research-*", "research", false},
+		{"a.c", "abc", false},
+		{"[ab]", "a", false},
+		{"*-*-*", "a-b", false},
+		{"*-*-*", "a-b-c", true},
+		{"a**b", "ab", true},
+		{"*a*b*a*", "ababa", true},
 	} {
 		if got := globMatch(tc.pattern, tc.name); got != tc.want {
 			t.Errorf("%q matches %q: %t", tc.pattern, tc.name, got)
@@ -52,11 +67,11 @@ func TestGlobMatch(t *testing.T) {
 func FuzzGlobMatch(f *testing.F) {
 	f.Add("*a*a*a*b", "aaaaaaaa")
 	f.Fuzz(func(t *testing.T, pattern, name string) {
+		got := globMatch(pattern, name)
 		if len(pattern) > 8 || len(name) > 12 {
-			globMatch(pattern, name)
-			return
+			return // too long for slowMatch
 		}
-		if got, want := globMatch(pattern, name), slowMatch(pattern, name); got != want {
+		if want := slowMatch(pattern, name); got != want {
 			t.Errorf("%q matches %q: %t, want %t", pattern, name, got, want)
 		}
 	})

@@ -83,15 +83,18 @@ func TestUnknownValues(t *testing.T) {
 	}{
 		"level": {
 			func(s *spec) { s.Level = "Strict" },
-			[]string{`spec.level: level "Strict" is not known to this release, so every control is denied: use Open, Baseline, Restricted or Dedicated`}, nil,
+			[]string{`spec.level: level "Strict" is not known to this release, so every control is denied: use Open, Baseline, Restricted or Dedicated`},
+			nil,
 		},
 		"level version": {
 			func(s *spec) { s.LevelVersion = "v9" },
-			[]string{`spec.levelVersion: level version "v9" is not known to this release, so every control is denied: use v1`}, nil,
+			[]string{`spec.levelVersion: level version "v9" is not known to this release, so every control is denied: use v1`},
+			nil,
 		},
 		"level version in audit mode": {
 			func(s *spec) { s.LevelVersion, s.Enforcement = "v9", v1alpha1.EnforcementAudit },
-			[]string{`spec.levelVersion: level version "v9" is not known to this release, so every control is denied: use v1`}, nil,
+			[]string{`spec.levelVersion: level version "v9" is not known to this release, so every control is denied: use v1`},
+			nil,
 		},
 		"enforcement": {
 			func(s *spec) { s.Enforcement = "Warn" },
@@ -109,7 +112,8 @@ func TestUnknownValues(t *testing.T) {
 				`spec.controls.instanceVolumes: value "ReadOnly" is not known to this release, so it is treated as Denied`,
 				`spec.controls.hostNetwork: value "Sometimes" is not known to this release, so it is treated as Denied`,
 				`spec.controls.distributedTasks: value "No" is not known to this release, so it is treated as Denied`,
-			}, nil,
+			},
+			nil,
 		},
 		"paths": {
 			allowPaths("/", "relative", "/a/../b", "//a", "/a/", "/a\n", "/good"),

@@ -60,7 +60,8 @@ func (v verdict) same(w verdict) bool { return v.Control == w.Control && v.Field
 // is an object in which no key stands twice.
 func Decide(eff *isolation.Effective, running Running, req *Request, now time.Time) Decision {
 	d := decider{project: eff.ForProject(req.Project), subject: subject{project: projectName(req.Project)}}
-	kind, problems := req.Kind, []problem(nil)
+	var problems []problem
+	kind := req.Kind
 	switch {
 	case kind == dstack.KindRun:
 		d.subject.run, problems = readRun(req.Spec)

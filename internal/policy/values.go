@@ -128,21 +128,11 @@ func (r *runReader) hidden(dec *jsontext.Decoder, at place) error {
 	switch dec.PeekKind() {
 	case '{':
 		return members(dec, func(name string) error {
-			if name != "privileged" && name != "docker" && name != "instance_path" {
-				return r.hidden(dec, at)
+			switch name {
+			case "privileged", "docker", "instance_path":
+				return r.hiddenKey(dec, place{object: at.String(), index: -1, key: name})
 			}
-			raw, err := dec.ReadValue()
-			if err != nil {
-				return err
-			}
-			within := place{object: at.String(), index: -1, key: name}
-			switch kind := raw.Kind(); {
-			case name == "instance_path":
-				r.problem(within, "is in a place that is not known to this release; remove it")
-			case kind != 'n' && kind != 'f' && len(r.run.flags) < maxProblems:
-				r.run.flags = append(r.run.flags, within)
-			}
-			return nil
+			return r.hidden(dec, at)
 		})
 	case '[':
 		if _, err := dec.ReadToken(); err != nil {
@@ -158,6 +148,21 @@ func (r *runReader) hidden(dec *jsontext.Decoder, at place) error {
 	}
 	_, err := dec.ReadValue()
 	return err
+}
+
+func (r *runReader) hiddenKey(dec *jsontext.Decoder, at place) error {
+	raw, err := dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	kind := raw.Kind()
+	switch {
+	case at.key == "instance_path":
+		r.problem(at, "is in a place that is not known to this release; remove it")
+	case kind != 'n' && kind != 'f' && len(r.run.flags) < maxProblems:
+		r.run.flags = append(r.run.flags, at)
+	}
+	return nil
 }
 
 // checkName refuses a name that only looks like a key of dstack's.
