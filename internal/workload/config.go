@@ -32,17 +32,20 @@ func FindConfig(c *corev1.Container, serverDir, configVolume string) ConfigSourc
 		if m.Name == configVolume {
 			continue
 		}
-		dir := path.Clean(m.MountPath)
+		dir := mountDir(m)
 		if dir == file {
 			return ConfigSource{Mount: m, Clash: true}
 		}
-		if !within(serverDir, dir) || found.Mount != nil && len(path.Clean(found.Mount.MountPath)) >= len(dir) {
+		if !within(serverDir, dir) || found.Mount != nil && len(mountDir(found.Mount)) >= len(dir) {
 			continue
 		}
 		found = ConfigSource{Mount: m, Path: strings.TrimPrefix(strings.TrimPrefix(file, dir), "/")}
 	}
 	return found
 }
+
+// mountDir is where the kubelet mounts: a relative path starts at the root.
+func mountDir(m *corev1.VolumeMount) string { return path.Clean("/" + m.MountPath) }
 
 // within tells whether p is dir or lies below it.
 func within(p, dir string) bool {

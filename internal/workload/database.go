@@ -13,52 +13,69 @@ import (
 
 // DatabaseRisk says why a restart would lose the server's database, or "" when
 // it would not. dstack keeps an SQLite file below the server directory unless
-// DSTACK_DATABASE_URL names another place.
+// DSTACK_DATABASE_URL names another place. The variable's value is not
+// repeated.
 func (w *Workload) DatabaseRisk(c *corev1.Container, serverDir string) string {
 	file := path.Join(serverDir, "data")
+	what := file
 	switch url := Lookup(c, dstack.EnvDatabaseURL); {
 	case url.Set && !url.Known:
 		return "" // A reference to a Secret is how an external database is named.
 	case url.Set && url.Value != "":
 		local, isSQLite := sqlitePath(url.Value)
-		if !isSQLite {
+		what = "the SQLite file that " + dstack.EnvDatabaseURL + " names"
+		switch {
+		case !isSQLite:
 			return ""
+		case local == "" || local == ":memory:":
+			return "the database that " + dstack.EnvDatabaseURL + " names is kept in memory"
+		case !path.IsAbs(local):
+			return what + " has a relative path, so it cannot be told where it is"
 		}
-		file = local
+		file = path.Clean(local)
 	case !url.Set && !url.Known:
 		return "" // envFrom may name an external database; a volume cannot be asked for.
 	}
 	m := FindConfig(c, file, "").Mount
 	if m == nil {
-		return fmt.Sprintf("%s is on no volume", file)
+		return what + " is on no volume"
 	}
-	return w.volumeRisk(m.Name, file)
+	if risk := w.volumeRisk(m.Name); risk != "" {
+		return fmt.Sprintf("%s is on volume %q, %s", what, m.Name, risk)
+	}
+	return ""
 }
 
-// sqlitePath reads the file from a URL such as sqlite+aiosqlite:////data/db.
+// sqlitePath reads the file from an SQLAlchemy URL: sqlite:///data/db is
+// relative, sqlite+aiosqlite:////data/db is /data/db.
 func sqlitePath(url string) (string, bool) {
 	scheme, rest, _ := strings.Cut(url, "://")
 	if !strings.HasPrefix(scheme, "sqlite") {
 		return "", false
 	}
 	file, _, _ := strings.Cut(rest, "?")
-	return path.Clean("/" + strings.TrimLeft(file, "/")), true
+	return strings.TrimPrefix(file, "/"), true
 }
 
-func (w *Workload) volumeRisk(name, file string) string {
+// volumeRisk says why a volume does not outlive its pod; "" when it does.
+func (w *Workload) volumeRisk(name string) string {
 	if slices.Contains(w.ClaimTemplates, name) {
 		return ""
 	}
 	v := findVolume(w.Template.Spec.Volumes, name)
 	if v == nil {
-		return fmt.Sprintf("%s is on volume %q, which the pod template does not define", file, name)
+		return "which the pod template does not define"
 	}
 	kind := ""
 	switch {
 	case v.EmptyDir != nil:
 		kind = "an emptyDir"
+	case v.GitRepo != nil:
+		kind = "a gitRepo"
 	case v.Ephemeral != nil:
 		kind = "an ephemeral volume"
+	case v.Image != nil:
+		kind = "an image"
 	case v.ConfigMap != nil, v.Secret != nil, v.Projected != nil, v.DownwardAPI != nil:
 		kind = "a read-only volume of the cluster's own objects"
 	case v.CSI != nil:
@@ -66,7 +83,7 @@ func (w *Workload) volumeRisk(name, file string) string {
 	default:
 		return ""
 	}
-	return fmt.Sprintf("%s is on volume %q, %s, which does not outlive its pod", file, name, kind)
+	return kind + ", which does not outlive its pod"
 }
 
 // SQLite tells whether the server certainly keeps its database in a file.

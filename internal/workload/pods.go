@@ -106,7 +106,7 @@ func is(c *corev1.Container, name, value string) bool {
 
 func mounts(c *corev1.Container, volume, at string) bool {
 	return slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-		return m.Name == volume && path.Clean(m.MountPath) == at
+		return m.Name == volume && mountDir(&m) == at
 	})
 }
 

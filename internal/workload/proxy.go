@@ -24,10 +24,11 @@ func noProxyCovers(c *corev1.Container, host string) bool {
 	for _, name := range []string{"no_proxy", "NO_PROXY"} {
 		v := Lookup(c, name)
 		if v.Set {
-			return v.Known && slices.ContainsFunc(strings.Split(v.Value, ","), func(entry string) bool {
+			// Python takes * for everything only when it stands alone.
+			return v.Known && (v.Value == "*" || slices.ContainsFunc(strings.Split(v.Value, ","), func(entry string) bool {
 				entry = strings.TrimPrefix(strings.TrimSpace(entry), ".")
-				return entry == "*" || entry != "" && (host == entry || strings.HasSuffix(host, "."+entry))
-			})
+				return entry != "" && (host == entry || strings.HasSuffix(host, "."+entry))
+			}))
 		}
 	}
 	return false
