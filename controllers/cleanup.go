@@ -8,7 +8,10 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -103,28 +106,34 @@ func (c *Cleanup) attempt(ctx context.Context, s *v1alpha1.DstackServer) (bool, 
 }
 
 // stopManager scales the manager to zero, so that it does not set again what is
-// being taken back, and waits until its pods are gone. A manager that is gone is
-// stopped.
+// being taken back, and waits until its last pod is gone. A manager that is gone
+// is stopped.
 func (c *Cleanup) stopManager(ctx context.Context, name string) error {
-	d := &appsv1.Deployment{}
-	d.Namespace, d.Name = c.namespace, name
-	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`))
-	err := c.client.SubResource("scale").Patch(ctx, d, patch)
+	key := client.ObjectKey{Namespace: c.namespace, Name: name}
+	var d appsv1.Deployment
+	err := c.client.Get(ctx, key, &d)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
+		return fmt.Errorf("read manager Deployment %s: %w", name, err)
+	}
+	zero := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: 0}}
+	zero.Namespace, zero.Name = c.namespace, name
+	if err := c.client.SubResource("scale").Update(ctx, &d, client.WithSubResourceBody(zero)); err != nil {
 		return fmt.Errorf("scale manager Deployment %s to zero: %w", name, err)
 	}
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("read the selector of manager Deployment %s: %w", name, err)
+	}
 	err = wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
-		err := c.client.Get(ctx, client.ObjectKeyFromObject(d), d)
-		if apierrors.IsNotFound(err) {
-			return true, nil
-		}
-		return d.Status.ObservedGeneration >= d.Generation && d.Status.Replicas == 0, err
+		var pods corev1.PodList
+		err := c.client.List(ctx, &pods, client.InNamespace(c.namespace), client.MatchingLabelsSelector{Selector: selector})
+		return len(workload.Live(pods.Items)) == 0, err
 	})
 	if err != nil {
-		return fmt.Errorf("wait until manager Deployment %s has stopped: %w", name, err)
+		return fmt.Errorf("wait until the pods of manager Deployment %s are gone: %w", name, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -72,13 +73,27 @@ func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1
 	} else {
 		err = r.program(ctx, p)
 	}
-	if statusErr := r.writeStatus(ctx, p); statusErr != nil {
+	statusErr := r.writeStatus(ctx, p)
+	if err != nil && !apierrors.IsConflict(err) {
 		return reconcile.Result{}, errors.Join(err, statusErr)
 	}
-	if err != nil {
-		return reconcile.Result{}, err
+	if err = errors.Join(err, statusErr); err != nil {
+		return againOnConflict(err)
 	}
 	return reconcile.Result{RequeueAfter: p.requeue}, nil
+}
+
+// lookAgain is how soon a pass is repeated that has seen an older version of an
+// object than there is.
+const lookAgain = 200 * time.Millisecond
+
+// againOnConflict takes a lost race for an object's version for what it is: the
+// cache was behind, and nothing is wrong.
+func againOnConflict(err error) (reconcile.Result, error) {
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: lookAgain}, nil
+	}
+	return reconcile.Result{}, err
 }
 
 // program runs the steps in order.
@@ -109,7 +124,13 @@ func (r *DstackServerReconciler) ensureFinalizer(ctx context.Context, server *v1
 	if !controllerutil.AddFinalizer(server, v1alpha1.Finalizer) {
 		return nil
 	}
-	return r.Client.Patch(ctx, server, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	return r.Client.Patch(ctx, server, unlessChanged(before))
+}
+
+// unlessChanged is a patch that fails with a conflict when the object has
+// changed since it was read, so that a stale cache never writes a stale status.
+func unlessChanged(before client.Object) client.Patch {
+	return client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 }
 
 // writeStatus writes only what changed, then tells of transitions.
@@ -120,7 +141,7 @@ func (r *DstackServerReconciler) writeStatus(ctx context.Context, p *pass) error
 	}
 	before := p.server.DeepCopy()
 	p.server.Status = desired
-	if err := r.Client.Status().Patch(ctx, p.server, client.MergeFrom(before)); err != nil {
+	if err := r.Client.Status().Patch(ctx, p.server, unlessChanged(before)); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	emit(r.Recorder, p.server, before.Status.Conditions, desired.Conditions)

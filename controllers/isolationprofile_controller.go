@@ -46,8 +46,8 @@ func (r *IsolationProfileReconciler) Reconcile(ctx context.Context, profile *v1a
 	}
 	before := profile.DeepCopy()
 	profile.Status = desired
-	if err := r.client.Status().Patch(ctx, profile, client.MergeFrom(before)); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	if err := r.client.Status().Patch(ctx, profile, unlessChanged(before)); err != nil {
+		return againOnConflict(client.IgnoreNotFound(err))
 	}
 	emit(r.recorder, profile, before.Status.Conditions, desired.Conditions)
 	return reconcile.Result{}, nil

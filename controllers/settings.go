@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -39,6 +40,11 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		return nil
 	}
 	result, err := r.applier.Settings(ctx, intent)
+	if apierrors.IsConflict(err) {
+		p.facts.Settings = status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%s changed while the settings were applied: trying again", p.workload))
+		p.wakeAfter(lookAgain)
+		return nil
+	}
 	if err != nil {
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 		return err

@@ -42,8 +42,8 @@ const (
 	// PluginDir is where the Python plugin is mounted, and its item of PYTHONPATH.
 	PluginDir = "/opt/dstack-isolation"
 
-	injectSourceDir = "/dstack-isolation/source"
-	injectTargetDir = "/dstack-isolation/target"
+	injectSourceDir = "/isolation/source"
+	injectTargetDir = "/isolation/target"
 )
 
 const (

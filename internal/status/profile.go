@@ -23,6 +23,8 @@ type View struct {
 	// CatchingUp is true when every policy server answers and some only decide by
 	// an older revision, as for a moment after each change.
 	CatchingUp bool
+	// Proven is true once a server pod became ready with the settings.
+	Proven bool
 	// SettingsStalled is true when the server's settings wait for somebody.
 	SettingsStalled bool
 	// Override, when it has a reason, says for all profiles why nothing is in
@@ -33,7 +35,7 @@ type View struct {
 // ViewOf reads the view of a server from its own status, as the DstackServer's
 // reconciler wrote it. A status about an older generation says nothing.
 func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
-	v := View{Effective: e, Running: s.Status.Running}
+	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != ""}
 	if s.Status.PolicyRevision.Served == e.Revision {
 		v.Served = e.Revision
 	}
@@ -130,6 +132,8 @@ func programmed(p *isolation.Profile, v View) Finding {
 		return Unknown(v1alpha1.ReasonNoServerPods, "no pod of the dstack server runs, so nothing can be said of its settings")
 	case r.PolicyPods < r.Pods:
 		return v.settings(fmt.Sprintf("%d of %d server pods do not ask the policy server", r.Pods-r.PolicyPods, r.Pods))
+	case !v.Proven:
+		return v.settings("no server pod has become ready with the settings yet")
 	case p.Enforce && isolation.Strictness(r.NetworkMode) < isolation.Strictness(v.Effective.Plan.NetworkMode):
 		return v.settings(fmt.Sprintf("server pods run with network mode %d, planned is %d", r.NetworkMode, v.Effective.Plan.NetworkMode))
 	case !p.Enforce:

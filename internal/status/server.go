@@ -75,7 +75,7 @@ func covered(e *isolation.Effective, f ServerFacts) Finding {
 	if len(e.Unmatched.Problems) > 0 {
 		return Stuck(v1alpha1.ReasonInvalidSpec, problems(e.Unmatched.Problems))
 	}
-	view := View{Effective: e, Served: f.Served, Running: f.Running, SettingsStalled: f.Settings.Stalled}
+	view := View{Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "", SettingsStalled: f.Settings.Stalled}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {
 		return OK(v1alpha1.ReasonCovered, "projects that no profile names are refused what their level denies")

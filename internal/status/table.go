@@ -66,7 +66,7 @@ func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy
 		return v1alpha1.StandingPending, "waiting for every policy server to decide by it"
 	case v.Running == nil || v.Running.Pods == 0:
 		return v1alpha1.StandingPending, "no pod of the dstack server runs"
-	case v.Running.PolicyPods < v.Running.Pods:
+	case v.Running.PolicyPods < v.Running.Pods || !v.Proven:
 		return v1alpha1.StandingPending, "not every server pod asks the policy server"
 	}
 	way := hostNetworkLeft(policy, v.Running.NetworkMode)

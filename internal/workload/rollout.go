@@ -2,6 +2,8 @@ package workload
 
 import (
 	"fmt"
+	"regexp"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -102,7 +104,7 @@ func stuck(s *corev1.ContainerStatus, ours bool) string {
 		case "CrashLoopBackOff":
 			return ending(ended, ours)
 		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
-			return w.Reason + ": " + w.Message
+			return w.Reason + ": " + stable(w.Message)
 		}
 		return ""
 	}
@@ -110,6 +112,21 @@ func stuck(s *corev1.ContainerStatus, ours bool) string {
 		return ending(s.State.Terminated, ours)
 	}
 	return ""
+}
+
+// changing matches what is different at each attempt: ids of containers and of
+// pods.
+var changing = regexp.MustCompile(`[0-9a-f]{32,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+
+// stable is a message of the kubelet without what changes at each attempt, so
+// that a condition that repeats it does not.
+func stable(message string) string {
+	const most = 500
+	message = changing.ReplaceAllString(message, "…")
+	if len(message) > most {
+		message = strings.ToValidUTF8(message[:most], "") + "…"
+	}
+	return message
 }
 
 // ending describes how a container ended. Only our own container's message is
