@@ -57,6 +57,10 @@ func (r *DstackServerReconciler) observePolicyServers(ctx context.Context, p *pa
 	} else if !served && len(addresses) > 0 {
 		p.wakeAfter(askLater)
 	}
+	// The Service learns of ready pods a moment later than their Deployment does.
+	if want := int(p.server.Spec.PolicyPlugin.Replicas); rollout == "" && len(addresses) < want {
+		rollout = fmt.Sprintf("the Service sends requests to %d of %d policy servers yet", len(addresses), want)
+	}
 	if rollout != "" {
 		finding = status.Waiting(v1alpha1.ReasonRollingOut, rollout)
 	}

@@ -1,0 +1,106 @@
+package controllers_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+)
+
+// update writes the files of testdata/status anew. Read the diff: it is what
+// users will read.
+var update = flag.Bool("update", false, "write testdata/status anew")
+
+const goldenDir = "testdata/status"
+
+var golden = struct {
+	sync.Mutex
+	used map[string]bool
+}{used: map[string]bool{}}
+
+// No file may stay that no spec looks at.
+var _ = ReportAfterSuite("golden files", func(r Report) {
+	if !r.SuiteSucceeded || r.PreRunStats.SpecsThatWillRun != r.PreRunStats.TotalSpecs {
+		return
+	}
+	files, err := filepath.Glob(filepath.Join(goldenDir, "*.txt"))
+	Expect(err).NotTo(HaveOccurred())
+	for _, f := range files {
+		Expect(golden.used).To(HaveKey(f), "no spec looks at this file: delete it")
+	}
+})
+
+func expectGolden(name, got string) {
+	GinkgoHelper()
+	file := filepath.Join(goldenDir, name+".txt")
+	golden.Lock()
+	golden.used[file] = true
+	golden.Unlock()
+	if *update {
+		Expect(os.MkdirAll(goldenDir, 0o755)).To(Succeed())
+		Expect(os.WriteFile(file, []byte(got), 0o644)).To(Succeed())
+		return
+	}
+	want, err := os.ReadFile(file)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(got).To(Equal(string(want)), "%s", file)
+}
+
+// expectStatus compares the whole status of DstackServer main with
+// testdata/status/NAME.txt.
+func (w *world) expectStatus(name string) {
+	GinkgoHelper()
+	w.expectStatusOf(w.server(), name)
+}
+
+func (w *world) expectStatusOf(s *v1alpha1.DstackServer, name string) {
+	GinkgoHelper()
+	var b strings.Builder
+	for _, line := range w.says(s) {
+		fmt.Fprintln(&b, line)
+	}
+	st := s.Status
+	fmt.Fprintf(&b, "\nrelease %q, %d profiles, planned network mode %d\n", st.Release, st.Profiles, st.PlannedNetworkMode)
+	if r := st.Running; r != nil {
+		fmt.Fprintf(&b, "%d pods, %d ask the policy server, network mode %d, deliveries %v\n", r.Pods, r.PolicyPods, r.NetworkMode, r.Deliveries)
+	}
+	fmt.Fprintf(&b, "policy revision desired %t, served %t\n", st.PolicyRevision.Desired == w.revision(), st.PolicyRevision.Served == w.revision())
+	fmt.Fprintf(&b, "settings revision applied %t, proven %t, rejected %t\n",
+		st.SettingsRevision.Applied != "", st.SettingsRevision.Proven != "", st.SettingsRevision.Rejected != "")
+	for _, item := range st.Injected {
+		fmt.Fprintln(&b, strings.TrimSpace(fmt.Sprintf("%s %s %s", item.State, item.Name, item.Manager)))
+	}
+	for _, warning := range st.Warnings {
+		fmt.Fprintln(&b, "warning: "+w.plain(warning))
+	}
+	expectGolden(name, b.String())
+}
+
+// expectProfile compares the whole status of a profile with
+// testdata/status/NAME.txt.
+func (w *world) expectProfile(p *v1alpha1.IsolationProfile, name string) {
+	GinkgoHelper()
+	var b strings.Builder
+	for _, line := range w.says(p) {
+		fmt.Fprintln(&b, line)
+	}
+	fmt.Fprintln(&b)
+	for _, c := range p.Status.Effective {
+		fmt.Fprintf(&b, "%s: asked %s, effective %s because of %q, enforced by %q, %s %s\n",
+			c.Control, c.Asked, c.Effective, w.plain(c.BecauseOf), c.EnforcedBy, c.Standing, w.plain(c.Message))
+	}
+	for _, e := range p.Status.Gained {
+		fmt.Fprintf(&b, "gained %s: %s\n", e.Control, w.plain(e.Message))
+	}
+	for _, e := range p.Status.Lost {
+		fmt.Fprintf(&b, "lost %s: %s\n", e.Control, w.plain(e.Message))
+	}
+	expectGolden(name, b.String())
+}

@@ -1,0 +1,101 @@
+package controllers_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+
+	. "github.com/onsi/ginkgo/v2"
+)
+
+// network stands for the pods' network: who answers at an address.
+type network struct {
+	mu      sync.Mutex
+	targets map[string]string
+}
+
+func newNetwork() *network { return &network{targets: map[string]string{}} }
+
+// dial opens a connection to who answers at a pod's address.
+func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	n.mu.Lock()
+	target, found := n.targets[address]
+	n.mu.Unlock()
+	if !found {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("connection refused")}
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", target)
+}
+
+// at lets a listener answer at a pod's address.
+func (n *network) at(address, target string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.targets[address] = target
+}
+
+// gone lets nobody answer at a pod's address.
+func (n *network) gone(address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.targets, address)
+}
+
+// policyServer is a process of the policy server, as far as the manager asks it.
+type policyServer struct {
+	mu                       sync.Mutex
+	token, revision, version string
+}
+
+func (p *policyServer) set(revision, version string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.revision, p.version = revision, version
+}
+
+func (p *policyServer) ServeHTTP(out http.ResponseWriter, req *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if req.URL.Path != "/revision" || req.Header.Get("Authorization") != "Bearer "+p.token {
+		out.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	answer(out, map[string]any{"revision": p.revision, "version": p.version})
+}
+
+// dstackServer is a process of dstack, as far as the manager asks it.
+type dstackServer struct {
+	mu             sync.Mutex
+	release, token string
+	role           string
+}
+
+func (d *dstackServer) ServeHTTP(out http.ResponseWriter, req *http.Request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case req.Method == http.MethodPost && req.URL.Path == "/api/server/get_info":
+		answer(out, map[string]any{"server_version": d.release})
+	case req.Method == http.MethodPost && req.URL.Path == "/api/users/get_my_user" && req.Header.Get("Authorization") == "Bearer "+d.token:
+		answer(out, map[string]any{"username": "admin", "global_role": d.role})
+	default:
+		out.WriteHeader(http.StatusForbidden)
+	}
+}
+
+func answer(out http.ResponseWriter, body any) {
+	out.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(out).Encode(body)
+}
+
+// listen serves a handler until the spec is over and returns its address.
+func listen(h http.Handler) string {
+	s := httptest.NewServer(h)
+	DeferCleanup(s.Close)
+	return s.Listener.Addr().String()
+}
