@@ -75,7 +75,7 @@ TLS: keep both inside the cluster or the machine.`,
 	f.StringVar(&flags.from, "from", "", "folder with YAML files to serve instead of the cluster's objects")
 	f.StringVar(&flags.listen, "listen", ":8080", "address for dstack's requests")
 	f.StringVar(&flags.health, "health-listen", ":8081", "address for probes and metrics")
-	f.StringVar(&flags.tokenFile, "token-file", "", "file with the bearer token that clients present; read again when it changes. A wrong token is always refused; none is refused with --from, and in a cluster unless dstack's built-in rest_plugin is in use, which can send none")
+	f.StringVar(&flags.tokenFile, "token-file", "", "file with the bearer token that clients present; read again when it changes. A wrong token is always refused, and so is a missing one, except in a cluster while dstack's built-in rest_plugin is in use, which can send none")
 	f.DurationVar(&flags.drainDelay, "drain-delay", 5*time.Second, "how long requests are still answered after a signal to stop, while /readyz already says no")
 	flags.log.register(cmd, "decisions that allow")
 	return cmd

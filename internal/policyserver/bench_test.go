@@ -3,6 +3,7 @@ package policyserver
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"syscall"
@@ -25,7 +26,7 @@ func BenchmarkServeRun(b *testing.B) {
 		b.Run(connection.name, func(b *testing.B) {
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: !connection.keptAlive}}
 			defer client.CloseIdleConnections()
-			s := newHandler(b, restricted(), Options{Log: logr.Discard()})
+			s := newHandler(b, restricted(), Options{Log: quiet()})
 			decide := listen(b, s.httpServer(s.decisionHandler()))
 			echo := listen(b, &http.Server{Handler: http.HandlerFunc(bareEcho), ReadHeaderTimeout: time.Second})
 			// In turns, so that a busy machine slows both alike.
@@ -51,13 +52,18 @@ func BenchmarkServeRun(b *testing.B) {
 // BenchmarkHandler is the same without a network.
 func BenchmarkHandler(b *testing.B) {
 	body := plainTask(b)
-	s := newHandler(b, restricted(), Options{Log: logr.Discard()})
+	s := newHandler(b, restricted(), Options{Log: quiet()})
 	b.ReportAllocs()
 	for b.Loop() {
 		if w := s.post(runPath, body); w.Code != http.StatusOK {
 			b.Fatal(w.Body)
 		}
 	}
+}
+
+// quiet is the log as it is by default: enabled, but not for what is allowed.
+func quiet() logr.Logger {
+	return logr.FromSlogHandler(slog.NewJSONHandler(io.Discard, nil))
 }
 
 func bareEcho(w http.ResponseWriter, r *http.Request) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,6 +115,25 @@ func TestFileSourceChoosesOneServer(t *testing.T) {
 	}
 }
 
+// recorder keeps what a source publishes.
+type recorder struct {
+	mu        sync.Mutex
+	snapshots []*Snapshot
+}
+
+func (r *recorder) publish(s *Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.snapshots = append(r.snapshots, s)
+}
+
+// last is the last snapshot, and how many there are.
+func (r *recorder) last() (*Snapshot, int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.snapshots[len(r.snapshots)-1], len(r.snapshots)
+}
+
 func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -125,17 +145,17 @@ func TestFileSourceFollowsChanges(t *testing.T) {
 	source, out := dir.source(t, "")
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var published []*Snapshot
+		var published recorder
 		done := make(chan error)
-		go func() { done <- source.Run(ctx, func(s *Snapshot) { published = append(published, s) }) }()
+		go func() { done <- source.Run(ctx, published.publish) }()
 		// expect waits less than the second that a change may take.
 		expect := func(count int, stale Stale, profiles int) {
 			t.Helper()
 			time.Sleep(900 * time.Millisecond)
 			synctest.Wait()
-			last := published[len(published)-1]
-			if len(published) != count || last.Stale != stale || len(last.Effective.Profiles) != profiles {
-				t.Fatalf("got %d snapshots, the last one kept for %q with %d profiles", len(published), last.Stale, len(last.Effective.Profiles))
+			last, got := published.last()
+			if got != count || last.Stale != stale || len(last.Effective.Profiles) != profiles {
+				t.Fatalf("got %d snapshots, the last one kept for %q with %d profiles", got, last.Stale, len(last.Effective.Profiles))
 			}
 		}
 		expect(1, "", 1)
@@ -155,8 +175,9 @@ func TestFileSourceFollowsChanges(t *testing.T) {
 			dir.write(t, "third.yaml", strings.Replace(profileYAML, "name: research", "name: third", 1)+strings.Repeat("#", i))
 			time.Sleep(folderInterval * 9 / 10)
 		}
-		if len(published) != 4 {
-			t.Errorf("got %d snapshots while a file was being written", len(published))
+		synctest.Wait()
+		if _, got := published.last(); got != 4 {
+			t.Errorf("got %d snapshots while a file was being written", got)
 		}
 		expect(5, "", 2)
 		if err := os.Remove(filepath.Join(string(dir), "server.yaml")); err != nil {
@@ -217,20 +238,19 @@ func TestFileSourceFollowsTheEndOfExceptions(t *testing.T) {
 		dir.write(t, "profile.yaml", profileYAML+"  exceptions: [{name: x, users: [ada], controls: [hostNetwork], reason: r, expiresAt: \""+ends+"\"}]\n")
 		source, _ := dir.source(t, "")
 		ctx, cancel := context.WithCancel(t.Context())
-		var published []*Snapshot
+		var published recorder
 		done := make(chan error)
-		go func() { done <- source.Run(ctx, func(s *Snapshot) { published = append(published, s) }) }()
-		mode := func() v1alpha1.NetworkMode { return published[len(published)-1].Running.NetworkMode }
-		time.Sleep(59 * time.Minute)
-		synctest.Wait()
-		if mode() != v1alpha1.NetworkModeHostForDistributed || len(published) != 1 {
-			t.Errorf("before: got mode %d in %d snapshots", mode(), len(published))
+		go func() { done <- source.Run(ctx, published.publish) }()
+		expect := func(after time.Duration, mode v1alpha1.NetworkMode, count int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if last, got := published.last(); last.Running.NetworkMode != mode || got != count {
+				t.Errorf("got mode %d in %d snapshots", last.Running.NetworkMode, got)
+			}
 		}
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		if mode() != v1alpha1.NetworkModeBridge || len(published) != 2 {
-			t.Errorf("after: got mode %d in %d snapshots", mode(), len(published))
-		}
+		expect(59*time.Minute, v1alpha1.NetworkModeHostForDistributed, 1)
+		expect(2*time.Minute, v1alpha1.NetworkModeBridge, 2)
 		cancel()
 		<-done
 	})
