@@ -119,12 +119,13 @@ func runPolicyServer(cmd *cobra.Command, flags policyServerFlags) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", flags.listen)
+	var network net.ListenConfig
+	listener, err := network.Listen(cmd.Context(), "tcp", flags.listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
-	health, err := net.Listen("tcp", flags.health)
+	health, err := network.Listen(cmd.Context(), "tcp", flags.health)
 	if err != nil {
 		return fmt.Errorf("--health-listen: %w", err)
 	}

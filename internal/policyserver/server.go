@@ -100,7 +100,7 @@ func (s *Server) Run(ctx context.Context) error {
 		defer stop()
 		select {
 		case <-ctx.Done():
-			return s.drain(decisions, health)
+			return s.drain(failed, decisions, health)
 		case <-failed.Done():
 			return errors.Join(decisions.Close(), health.Close())
 		}
@@ -110,13 +110,17 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// drain says not ready, goes on for a while, then lets requests under way end.
-func (s *Server) drain(decisions, health *http.Server) error {
+// drain says not ready, goes on for a while (not if a part failed), then lets
+// requests under way end.
+func (s *Server) drain(failed context.Context, decisions, health *http.Server) error {
 	s.draining.Store(true)
 	// Kept-alive clients are told to go elsewhere with their next answer.
 	decisions.SetKeepAlivesEnabled(false)
 	s.options.Log.Info("Draining", "delay", s.options.DrainDelay.String())
-	time.Sleep(s.options.DrainDelay)
+	select {
+	case <-time.After(s.options.DrainDelay):
+	case <-failed.Done():
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Shutdown)
 	defer cancel()
