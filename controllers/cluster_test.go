@@ -18,6 +18,7 @@ import (
 	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/testkit"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 type runtimeObject = runtime.Object
@@ -208,4 +209,14 @@ func specOf(o client.Object) string {
 	}
 	Expect(json.Unmarshal(raw, &whole)).To(Succeed())
 	return string(whole.Spec)
+}
+
+// failInit replaces the pod by one of the present template whose init container
+// of ours fails.
+func (w *world) failInit(name string) {
+	GinkgoHelper()
+	w.end(name)
+	w.startPod(name)
+	w.setStatus(testkit.SetInitFailed(get(w, name, &corev1.Pod{}), workload.InjectContainer, 1, "config.yml is not valid YAML: line 3"))
+	w.rollingOut()
 }

@@ -50,12 +50,19 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		return err
 	}
 	p.facts.Injected = result.Items
-	if f := judgeResult(result, p.workload); f.Reason != "" {
-		p.facts.Settings = f
+	clash := judgeResult(result, p.workload)
+	if clash.Reason != "" && !result.Plugin {
+		p.facts.Settings = clash
 		return nil
 	}
 	p.facts.Revisions.Applied, p.facts.Revisions.Rejected = intent.Revision, ""
-	return r.followRollout(ctx, p, intent)
+	err = r.followRollout(ctx, p, intent)
+	// The plugin is in, so its pods are followed even where a variable beside it
+	// is in conflict; what stalls the pods themselves comes first.
+	if clash.Reason != "" && !p.facts.Settings.Stalled {
+		p.facts.Settings = clash
+	}
+	return err
 }
 
 // refusal says why nothing may be written; an empty finding means that nothing

@@ -51,6 +51,7 @@ var _ = Describe("A conflict with another manager", func() {
 			s.kubectlApply(s.manifest(env(mode, "2")))
 			r := settings(s)
 			Expect(r.Complete).To(BeFalse())
+			Expect(r.Plugin).To(BeTrue())
 			Expect(r.Conflicts).To(Equal([]apply.Conflict{{Field: field(mode) + ".value", Item: mode, Manager: kubectlApply}}))
 			Expect(r.Conflicts[0].String()).To(Equal("DSTACK_SERVER_JOB_NETWORK_MODE is set by kubectl-client-side-apply"))
 			Expect(r.Items[0]).To(Equal(v1alpha1.InjectedItem{Name: mode, State: v1alpha1.InjectedConflict, Manager: kubectlApply}))
@@ -137,6 +138,7 @@ var _ = Describe("A conflict with another manager", func() {
 			s := newServer(kindDeployment)
 			s.kubectlApply(s.manifest(env(dstack.EnvPythonPath, "/plugins")))
 			r := settings(s)
+			Expect(r.Plugin).To(BeFalse())
 			Expect(r.Conflicts).To(Equal([]apply.Conflict{{
 				Field: field(dstack.EnvPythonPath) + ".value", Item: dstack.EnvPythonPath, Manager: kubectlApply,
 			}}))

@@ -24,8 +24,9 @@ type Result struct {
 	// Invalid is the API server's word on why it refuses the workload with the
 	// settings in it; "" when it does not.
 	Invalid string
-	// Complete is true when all of the intent is in the workload.
-	Complete bool
+	// Complete is true when all of the intent is in the workload, Plugin when its
+	// plugin part is.
+	Complete, Plugin bool
 }
 
 // maxConflicts is far more than an intent has fields that others may own: each
@@ -49,23 +50,12 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 	if a.memo.same(key, sum) {
 		return result(intent, intent, nil), nil
 	}
-	send, conflicts := withoutKnownClashes(intent)
-	for {
-		if send.Plugin == nil && intent.Plugin != nil && intent.Workload.Injected() != nil || send.Empty() {
-			return result(intent, send, conflicts), nil
-		}
-		err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager), client.DryRunAll)
-		if err == nil {
-			break
-		}
-		found := conflictsOf(err)
-		if len(found) == 0 || len(conflicts) > maxConflicts {
-			return refused(intent, send, conflicts, err)
-		}
-		for i := range found {
-			send, found[i] = drop(intent, send, found[i])
-		}
-		conflicts = append(conflicts, found...)
+	send, conflicts, err := a.negotiate(ctx, intent)
+	if err != nil {
+		return refused(intent, send, conflicts, err)
+	}
+	if opens(intent, send) || send.Empty() {
+		return result(intent, send, conflicts), nil
 	}
 	if err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager)); err != nil {
 		return refused(intent, send, conflicts, err)
@@ -76,13 +66,37 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 	return result(intent, send, conflicts), nil
 }
 
+// negotiate finds what of the intent can be applied without a clash, by dry
+// runs that leave out what the one before reported.
+func (a *Applier) negotiate(ctx context.Context, intent manifests.Intent) (manifests.Intent, []Conflict, error) {
+	send, conflicts := withoutKnownClashes(intent)
+	for !opens(intent, send) && !send.Empty() {
+		err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager), client.DryRunAll)
+		found := conflictsOf(err)
+		if err == nil || len(found) == 0 || len(conflicts) > maxConflicts {
+			return send, conflicts, err
+		}
+		for i := range found {
+			send, found[i] = drop(intent, send, found[i])
+		}
+		conflicts = append(conflicts, found...)
+	}
+	return send, conflicts, nil
+}
+
+// opens tells whether sending would take the plugin out of a server that has
+// it.
+func opens(intent, send manifests.Intent) bool {
+	return send.Plugin == nil && intent.Plugin != nil && intent.Workload.Injected() != nil
+}
+
 // refused sorts out an apply that failed without a conflict of fields.
 func refused(intent, sent manifests.Intent, conflicts []Conflict, err error) (Result, error) {
 	if !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) && !apierrors.IsBadRequest(err) {
 		return Result{}, fmt.Errorf("apply settings to %s: %w", intent.Workload, err)
 	}
 	r := result(intent, sent, conflicts)
-	r.Complete, r.Invalid = false, reason(err)
+	r.Complete, r.Plugin, r.Invalid = false, false, reason(err)
 	for i := range r.Items {
 		if r.Items[i].State == v1alpha1.InjectedApplied {
 			r.Items[i].State = v1alpha1.InjectedWithheld
@@ -163,7 +177,7 @@ func leaveOut(send manifests.Intent, name string) manifests.Intent {
 
 // result tells of each item of the intent whether it was sent.
 func result(intent, sent manifests.Intent, conflicts []Conflict) Result {
-	r := Result{Conflicts: conflicts, Complete: len(conflicts) == 0}
+	r := Result{Conflicts: conflicts, Complete: len(conflicts) == 0, Plugin: sent.Plugin != nil}
 	add := func(name string, applied bool) {
 		item := v1alpha1.InjectedItem{Name: name, State: v1alpha1.InjectedApplied}
 		if !applied {

@@ -201,7 +201,7 @@ func ownedBy(w *workload.Workload, manager string) []string {
 			continue
 		}
 		var set fieldpath.Set
-		Expect(set.FromJSON(strings.NewReader(string(entry.FieldsV1.Raw)))).To(Succeed())
+		Expect(set.FromJSON(entry.FieldsV1.GetRawReader())).To(Succeed())
 		set.Iterate(func(p fieldpath.Path) { paths = append(paths, p.String()) })
 	}
 	Expect(paths).NotTo(BeEmpty())

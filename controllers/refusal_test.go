@@ -1,0 +1,179 @@
+package controllers_test
+
+import (
+	"context"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/testkit"
+)
+
+// acknowledge accepts the loss of the database.
+func acknowledge(s *v1alpha1.DstackServer) {
+	s.Annotations = map[string]string{v1alpha1.AnnotationAcknowledgeDataLoss: "true"}
+}
+
+var _ = Describe("A workload that must not be written", func() {
+	// refused goes as far as it can get and expects that nothing was written.
+	refused := func(w *world) {
+		GinkgoHelper()
+		before := w.deployment().Generation
+		w.pass()
+		if strings.HasPrefix(w.condition("Accepted"), "Accepted=True ") {
+			w.policyServersUp()
+			w.pass()
+		}
+		Expect(w.deployment().Generation).To(Equal(before))
+		Expect(w.injected()).To(BeFalse())
+		settled := w.versions()
+		w.pass()
+		Expect(w.versions()).To(Equal(settled), "and a further pass writes nothing")
+	}
+
+	DescribeTable("is left alone, and status says why and what to do",
+		func(golden string, server *testkit.Server, pod *testkit.ServerPod) {
+			w := stock(server, pod)
+			refused(w)
+			w.expectStatus(golden)
+		},
+		Entry("the database is on no volume", "would-lose-database",
+			testkit.MakeServer("main"), testkit.MakeServerPod()),
+		Entry("the database is on an emptyDir", "would-lose-database-emptydir",
+			testkit.MakeServer("main"), testkit.MakeServerPod().
+				Volume("data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}).
+				Mount(corev1.VolumeMount{Name: "data", MountPath: "/root/.dstack"})),
+		Entry("the server reads no config.yml", "config-disabled",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvConfigDisabled, "")),
+		Entry("a volume is mounted where the merged copy would be", "config-mount-clash",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().
+				Volume("config", corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "config"}}}).
+				Mount(corev1.VolumeMount{Name: "config", MountPath: "/root/.dstack/server/config.yml", SubPath: "config.yml"})),
+		Entry("the mount cannot be repeated", "sub-path-expr",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Env("WHERE", "x").
+				Volume("data", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv"}}).
+				Mount(corev1.VolumeMount{Name: "data", MountPath: "/root/.dstack/server", SubPathExpr: "$(WHERE)"})),
+		Entry("specs would go through a proxy", "proxy-in-the-way",
+			testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST), testkit.MakeServerPod().Data().Env("HTTP_PROXY", "http://proxy:3128")),
+		Entry("the server's directory is another one", "server-dir",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvServerDir, "/data/dstack")),
+		Entry("the server's directory cannot be known", "server-dir-unknown",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFromSecret(dstack.EnvServerDir, "dstack", "dir")),
+		Entry("there is no such container", "container-missing",
+			testkit.MakeServer("main").Container("dstack"), testkit.MakeServerPod().Data()),
+		Entry("there are several containers", "container-ambiguous",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().Sidecar("agent")),
+		Entry("a part of the plugin is somebody else's", "plugin-conflict",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvPythonPath, "/plugins")),
+		Entry("the API server refuses the result", "invalid-workload",
+			testkit.MakeServer("main").Container("server"), testkit.MakeServerPod().Data().Sidecar("dstack-isolation-inject")),
+	)
+
+	It("is written once the loss of the database is acknowledged", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod())
+		refused(w)
+		change(w, w.server(), acknowledge)
+		w.pass()
+		Expect(w.injected()).To(BeTrue())
+		w.roll("dstack-server-0")
+		w.settle()
+		w.expectStatus("ready-without-volume")
+	})
+
+	It("is written at once where an external database is named", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().EnvFromSecret(dstack.EnvDatabaseURL, "dstack", "url"))
+		w.bringUp()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+
+	It("is written at once where a proxy is not used for the policy server", func() {
+		w := stock(testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST),
+			testkit.MakeServerPod().Data().Env("HTTP_PROXY", "http://proxy:3128").Env("NO_PROXY", "localhost,.svc"))
+		w.bringUp()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+
+	It("does not exist, and then does", func() {
+		w := newWorld(testkit.MakeServer("main").Obj())
+		w.pass()
+		w.expectStatus("workload-missing")
+		w.create(testkit.MakeServerPod().Data().Deployment(testkit.WorkloadName))
+		w.startPod("dstack-server-0")
+		w.ready("dstack-server-0", "10.0.0.1")
+		w.rolledOut()
+		w.bringUp()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+
+	It("vanishes later", func() {
+		w := usual(testkit.MakeProfile("research").AllowHostSSH().Obj())
+		w.bringUp()
+		Expect(api.Client.Delete(context.Background(), w.deployment())).To(Succeed())
+		w.pass()
+		w.expectStatus("workload-vanished")
+		w.expectProfile(w.profile("research"), "profile-workload-vanished")
+	})
+})
+
+var _ = Describe("A container that the user renames", func() {
+	It("is missed, and served under its new name once the spec names that", func() {
+		w := stock(testkit.MakeServer("main").Container("server"), testkit.MakeServerPod().Data())
+		w.bringUp()
+		// As a client-side apply does it: the item goes, and ours in it.
+		change(w, w.deployment(), func(d *appsv1.Deployment) {
+			c := &d.Spec.Template.Spec.Containers[0]
+			c.Name, c.Env, c.VolumeMounts = "dstack", nil, c.VolumeMounts[:1]
+		})
+		w.pass()
+		w.expectStatus("container-renamed")
+		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.Workload.Container = "dstack" })
+		w.pass()
+		Expect(w.env(dstack.EnvToken).Set).To(BeTrue())
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+})
+
+var _ = Describe("A conflict about the network mode", func() {
+	It("leaves out that variable, and says so until it is solved", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvJobNetworkMode, "2"),
+			testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).AllowHostSSH().Obj())
+		w.inject()
+		w.roll("dstack-server-0")
+		w.settle()
+		w.expectStatus("network-mode-conflict")
+		w.expectProfile(w.profile("research"), "profile-network-mode-conflict")
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("2"))
+
+		By("the settings have worked, which the init container must know")
+		Expect(get(w, manifests.StateName("main"), &corev1.ConfigMap{}).Data).To(HaveKey(manifests.ProvenKey))
+
+		By("the user removes the variable")
+		change(w, w.deployment(), func(d *appsv1.Deployment) {
+			c := &d.Spec.Template.Spec.Containers[0]
+			c.Env = c.Env[1:]
+		})
+		w.pass()
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+
+	It("does not keep a first injection that fails", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvJobNetworkMode, "2"),
+			testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).AllowHostSSH().Obj())
+		w.inject()
+		w.failInit("dstack-server-0")
+		w.pass()
+		Expect(w.injected()).To(BeFalse())
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False InjectionFailed: "))
+	})
+})
