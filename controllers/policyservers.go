@@ -37,24 +37,31 @@ func (r *DstackServerReconciler) observePolicyServers(ctx context.Context, p *pa
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonApplyFailed, applyErr.Error())
 		return
 	}
+	finding, err := r.askPolicyServers(ctx, p)
+	if err != nil {
+		finding = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+	}
+	p.facts.PolicyPlugin = finding
+}
+
+// askPolicyServers judges what they answer and how their rollout stands.
+func (r *DstackServerReconciler) askPolicyServers(ctx context.Context, p *pass) (status.Finding, error) {
 	rollout, err := r.policyRollout(ctx, p.server)
 	if err != nil {
-		p.facts.PolicyPlugin = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
-		return
+		return status.Finding{}, err
 	}
 	addresses, err := r.policyAddresses(ctx, p.server)
 	if err != nil {
-		p.facts.PolicyPlugin = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
-		return
+		return status.Finding{}, err
 	}
 	answers := r.Prober.PolicyServers(ctx, addresses, manifests.PortDecisions, p.token)
 	finding, served := judgePolicyServers(answers, p.effective.Revision)
-	if served {
+	switch {
+	case served:
 		p.facts.Served = p.effective.Revision
-	}
-	if finding.Reason == v1alpha1.ReasonRevisionBehind || finding.Reason == v1alpha1.ReasonUpgrading {
+	case finding.Reason == v1alpha1.ReasonRevisionBehind || finding.Reason == v1alpha1.ReasonUpgrading:
 		p.wakeAfter(askAgain)
-	} else if !served && len(addresses) > 0 {
+	case len(addresses) > 0:
 		p.wakeAfter(askLater)
 	}
 	// The Service learns of ready pods a moment later than their Deployment does.
@@ -62,10 +69,10 @@ func (r *DstackServerReconciler) observePolicyServers(ctx context.Context, p *pa
 		rollout = fmt.Sprintf("the Service sends requests to %d of %d policy servers yet", len(addresses), want)
 	}
 	if rollout != "" {
-		finding = status.Waiting(v1alpha1.ReasonRollingOut, rollout)
+		return status.Waiting(v1alpha1.ReasonRollingOut, rollout), nil
 	}
-	p.policyReady = served && rollout == ""
-	p.facts.PolicyPlugin = finding
+	p.policyReady = served
+	return finding, nil
 }
 
 // policyRollout says what the policy server's Deployment still waits for; ""

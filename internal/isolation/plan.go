@@ -44,42 +44,49 @@ func Weaker(a, b v1alpha1.NetworkMode) v1alpha1.NetworkMode {
 // time. Profiles in audit mode have no say. unmatchedProjects in audit mode
 // enforces nothing, so its projects must keep the host network.
 func plan(e *Effective, now time.Time) Plan {
-	var p Plan
-	allDenied, allAllowed := true, true
-	look := func(profile *Profile, mode string) {
-		if mode != ModeDenied {
-			allDenied = false
-			if p.loosest == nil || mode == ModeAllowed {
-				p.loosest = profile
-			}
-		}
-		if mode != ModeAllowed {
-			allAllowed = false
-			if p.strictest == nil || mode == ModeDenied && p.strictest.Values[HostNetwork].Mode != ModeDenied {
-				p.strictest = profile
-			}
-		}
-	}
+	p := planner{allDenied: true, allAllowed: true}
 	for _, profile := range e.Profiles {
 		if profile.Enforce {
-			look(profile, plannedHostNetwork(profile, now))
+			p.look(profile, plannedHostNetwork(profile, now))
 		}
 	}
 	unmatched := ModeAllowed
 	if e.Unmatched.Enforce {
 		unmatched = plannedHostNetwork(e.Unmatched, now)
 	}
-	look(e.Unmatched, unmatched)
-
+	p.look(e.Unmatched, unmatched)
 	switch {
-	case allDenied:
+	case p.allDenied:
 		p.NetworkMode = v1alpha1.NetworkModeBridge
-	case allAllowed:
+	case p.allAllowed:
 		p.NetworkMode = v1alpha1.NetworkModeHostWhenPossible
 	default:
 		p.NetworkMode = v1alpha1.NetworkModeHostForDistributed
 	}
-	return p
+	return p.Plan
+}
+
+// planner gathers the values that count.
+type planner struct {
+	Plan
+	allDenied, allAllowed bool
+}
+
+// look takes one value in, and keeps the first policy of the loosest and of the
+// strictest one.
+func (p *planner) look(profile *Profile, mode string) {
+	if mode != ModeDenied {
+		p.allDenied = false
+		if p.loosest == nil || mode == ModeAllowed {
+			p.loosest = profile
+		}
+	}
+	if mode != ModeAllowed {
+		p.allAllowed = false
+		if p.strictest == nil || mode == ModeDenied && p.strictest.Values[HostNetwork].Mode != ModeDenied {
+			p.strictest = profile
+		}
+	}
 }
 
 // plannedHostNetwork is the profile's value of hostNetwork. An exception that
@@ -99,8 +106,8 @@ type Effect struct {
 	Message string
 }
 
-// Gained tells where the plan is stricter than the profile asks, and Lost
-// which wish of the profile it cannot meet, each with who is the cause.
+// Gained tells where the plan is stricter than the profile asks, and because of
+// whom.
 func (e *Effective) Gained(p *Profile) []Effect {
 	mode := e.Plan.NetworkMode
 	because := e.Plan.strictest
@@ -121,7 +128,8 @@ func (e *Effective) Gained(p *Profile) []Effect {
 		what, because.Ref, because.Values[HostNetwork].Mode)}}
 }
 
-// Lost: see Gained.
+// Lost tells which wish of the profile the plan cannot meet, and because of
+// whom.
 func (e *Effective) Lost(p *Profile) []Effect {
 	because := e.Plan.loosest
 	denied := p.Values[HostNetwork].Mode == ModeDenied

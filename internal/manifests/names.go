@@ -52,9 +52,10 @@ const (
 	// ProvenKey is the key, in the state ConfigMap, of the settings revision with
 	// which a server pod became ready.
 	ProvenKey = "proven"
-	// PortDecisions and PortHealth are the ports of the policy server.
+	// PortDecisions is the port on which the policy server is asked.
 	PortDecisions = 8080
-	PortHealth    = 8081
+	// PortHealth is the port of the policy server's probes and metrics.
+	PortHealth = 8081
 
 	tokenDir = "/var/run/dstack-isolation/token"
 )

@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -171,42 +173,44 @@ func pluginName(s *v1alpha1.DstackServer) string {
 	return dstack.PluginPython
 }
 
-// injectSecurity runs the init container as the user who will read the copy:
-// the spec's, the server container's own, else its pod's, else 0, which is what
-// dstack's image runs as. Where the pod must not run as root and names no user,
-// the image's own user is left to the kubelet.
+// injectSecurity runs the init container as the user who will read the copy.
+// Where the pod must not run as root and names no user, the image's own user is
+// left to the kubelet.
 func injectSecurity(in SettingsInput) *corev1ac.SecurityContextApplyConfiguration {
+	as := runAs(in)
 	ac := hardened().WithReadOnlyRootFilesystem(true)
-	pod, own := in.Workload.Template.Spec.SecurityContext, in.Container.SecurityContext
-	var user, group *int64
-	nonRoot := false
-	if pod != nil {
-		user, group = pod.RunAsUser, pod.RunAsGroup
-		nonRoot = pod.RunAsNonRoot != nil && *pod.RunAsNonRoot
-	}
-	if own != nil {
-		if own.RunAsUser != nil {
-			user = own.RunAsUser
-		}
-		if own.RunAsGroup != nil {
-			group = own.RunAsGroup
-		}
-		nonRoot = nonRoot || own.RunAsNonRoot != nil && *own.RunAsNonRoot
-	}
-	if in.Server.Spec.PolicyPlugin.RunAsUser != nil {
-		user = in.Server.Spec.PolicyPlugin.RunAsUser
-	}
-	switch {
-	case user != nil:
-		ac.WithRunAsUser(*user)
-	case !nonRoot:
+	if as.user != nil {
+		ac.WithRunAsUser(*as.user)
+	} else if !as.nonRoot {
 		ac.WithRunAsUser(0)
 	}
-	if group != nil {
-		ac.WithRunAsGroup(*group)
+	if as.group != nil {
+		ac.WithRunAsGroup(*as.group)
 	}
-	if nonRoot || user != nil && *user != 0 {
+	if as.nonRoot || as.user != nil && *as.user != 0 {
 		ac.WithRunAsNonRoot(true)
 	}
 	return ac
+}
+
+// identity is whom a container runs as; nil where nothing says so.
+type identity struct {
+	user, group *int64
+	nonRoot     bool
+}
+
+// runAs is the identity of the server's process: the spec's user, the server
+// container's own, else its pod's.
+func runAs(in SettingsInput) identity {
+	var as identity
+	if pod := in.Workload.Template.Spec.SecurityContext; pod != nil {
+		as = identity{pod.RunAsUser, pod.RunAsGroup, ptr.Deref(pod.RunAsNonRoot, false)}
+	}
+	if own := in.Container.SecurityContext; own != nil {
+		as.user = cmp.Or(own.RunAsUser, as.user)
+		as.group = cmp.Or(own.RunAsGroup, as.group)
+		as.nonRoot = ptr.Deref(own.RunAsNonRoot, as.nonRoot)
+	}
+	as.user = cmp.Or(in.Server.Spec.PolicyPlugin.RunAsUser, as.user)
+	return as
 }

@@ -46,17 +46,23 @@ func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
 		v.Override = Stuck(v1alpha1.ReasonDisabled, fmt.Sprintf("DstackServer %s has spec.injection Disabled, so nothing is refused: set it to Enabled", s.Name))
 	}
 	for _, c := range s.Status.Conditions {
-		if c.Type == v1alpha1.ConditionAccepted && c.Status == metav1.ConditionFalse && v.Override.Reason == "" {
-			v.Override = Stuck(v1alpha1.ReasonServerNotAccepted, fmt.Sprintf("DstackServer %s is not accepted: %s", s.Name, c.Message))
-		}
-		if c.Type == v1alpha1.ConditionPolicyPluginReady {
-			v.CatchingUp = c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonRevisionBehind || c.Reason == v1alpha1.ReasonUpgrading
-		}
-		if c.Type == v1alpha1.ConditionSettingsApplied && c.Status == metav1.ConditionFalse {
-			v.SettingsStalled = stalls(c.Reason)
-		}
+		v.take(s.Name, c)
 	}
 	return v
+}
+
+// take reads one condition of the server.
+func (v *View) take(server string, c metav1.Condition) {
+	switch c.Type {
+	case v1alpha1.ConditionAccepted:
+		if c.Status == metav1.ConditionFalse && v.Override.Reason == "" {
+			v.Override = Stuck(v1alpha1.ReasonServerNotAccepted, fmt.Sprintf("DstackServer %s is not accepted: %s", server, c.Message))
+		}
+	case v1alpha1.ConditionPolicyPluginReady:
+		v.CatchingUp = c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonRevisionBehind || c.Reason == v1alpha1.ReasonUpgrading
+	case v1alpha1.ConditionSettingsApplied:
+		v.SettingsStalled = c.Status == metav1.ConditionFalse && stalls(c.Reason)
+	}
 }
 
 // stalls tells the reasons of SettingsApplied that wait for somebody.

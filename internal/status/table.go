@@ -62,12 +62,9 @@ func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy
 		return v1alpha1.StandingNotEnforceable, noProxy
 	case v.Override.Reason != "":
 		return v1alpha1.StandingNotEnforceable, v.Override.Message
-	case v.Served != v.Effective.Revision:
-		return v1alpha1.StandingPending, "waiting for every policy server to decide by it"
-	case v.Running == nil || v.Running.Pods == 0:
-		return v1alpha1.StandingPending, "no pod of the dstack server runs"
-	case v.Running.PolicyPods < v.Running.Pods || !v.Proven:
-		return v1alpha1.StandingPending, "not every server pod asks the policy server"
+	}
+	if awaited := v.awaited(); awaited != "" {
+		return v1alpha1.StandingPending, awaited
 	}
 	way := hostNetworkLeft(policy, v.Running.NetworkMode)
 	asIs := c == isolation.HostNetwork && v.Running.NetworkMode == v1alpha1.NetworkModeHostForDistributed
@@ -75,6 +72,20 @@ func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy
 		return v1alpha1.StandingEnforced, ""
 	}
 	return v1alpha1.StandingBypassable, way
+}
+
+// awaited says what must still arrive before anything is enforced; "" when
+// nothing.
+func (v View) awaited() string {
+	switch {
+	case v.Served != v.Effective.Revision:
+		return "waiting for every policy server to decide by it"
+	case v.Running == nil || v.Running.Pods == 0:
+		return "no pod of the dstack server runs"
+	case v.Running.PolicyPods < v.Running.Pods || !v.Proven:
+		return "not every server pod asks the policy server"
+	}
+	return ""
 }
 
 const noProxy = "it needs dstack's SSH proxy, which this release does not run: set controls.hostSSH to Allowed until it does"

@@ -16,25 +16,9 @@ import (
 // DSTACK_DATABASE_URL names another place. The variable's value is not
 // repeated.
 func (w *Workload) DatabaseRisk(c *corev1.Container, serverDir string) string {
-	file := path.Join(serverDir, "data")
-	what := file
-	switch url := Lookup(c, dstack.EnvDatabaseURL); {
-	case url.Set && !url.Known:
-		return "" // A reference to a Secret is how an external database is named.
-	case url.Set && url.Value != "":
-		local, isSQLite := sqlitePath(url.Value)
-		what = "the SQLite file that " + dstack.EnvDatabaseURL + " names"
-		switch {
-		case !isSQLite:
-			return ""
-		case local == "" || local == ":memory:":
-			return "the database that " + dstack.EnvDatabaseURL + " names is kept in memory"
-		case !path.IsAbs(local):
-			return what + " has a relative path, so it cannot be told where it is"
-		}
-		file = path.Clean(local)
-	case !url.Set && !url.Known:
-		return "" // envFrom may name an external database; a volume cannot be asked for.
+	file, what, risk := databaseFile(c, serverDir)
+	if file == "" {
+		return risk
 	}
 	m := FindConfig(c, file, "").Mount
 	if m == nil {
@@ -44,6 +28,30 @@ func (w *Workload) DatabaseRisk(c *corev1.Container, serverDir string) string {
 		return fmt.Sprintf("%s is on volume %q, %s", what, m.Name, risk)
 	}
 	return ""
+}
+
+// databaseFile finds the file of the database and how to speak of it. Without a
+// file, risk says why it would be lost, or is empty for a database elsewhere.
+func databaseFile(c *corev1.Container, serverDir string) (file, what, risk string) {
+	own := path.Join(serverDir, "data")
+	url := Lookup(c, dstack.EnvDatabaseURL)
+	switch {
+	case !url.Known:
+		return "", "", "" // A Secret, or envFrom, is how an external database is named.
+	case !url.Set || url.Value == "":
+		return own, own, ""
+	}
+	local, isSQLite := sqlitePath(url.Value)
+	what = "the SQLite file that " + dstack.EnvDatabaseURL + " names"
+	switch {
+	case !isSQLite:
+		return "", "", ""
+	case local == "" || local == ":memory:":
+		return "", "", "the database that " + dstack.EnvDatabaseURL + " names is kept in memory"
+	case !path.IsAbs(local):
+		return "", "", what + " has a relative path, so it cannot be told where it is"
+	}
+	return path.Clean(local), what, ""
 }
 
 // sqlitePath reads the file from an SQLAlchemy URL: sqlite:///data/db is
@@ -66,7 +74,7 @@ func (w *Workload) volumeRisk(name string) string {
 	if v == nil {
 		return "which the pod template does not define"
 	}
-	kind := ""
+	var kind string
 	switch {
 	case v.EmptyDir != nil:
 		kind = "an emptyDir"
