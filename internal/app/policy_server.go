@@ -87,6 +87,10 @@ func (f *policyServerFlags) validate() (types.NamespacedName, error) {
 	if f.drainDelay < 0 || f.drainDelay > time.Minute {
 		return types.NamespacedName{}, fmt.Errorf("--drain-delay %s must be between 0s and 1m", f.drainDelay)
 	}
+	return f.serverName()
+}
+
+func (f *policyServerFlags) serverName() (types.NamespacedName, error) {
 	name := types.NamespacedName{Namespace: f.namespace, Name: f.server}
 	if namespace, rest, both := strings.Cut(f.server, "/"); both {
 		if f.namespace != "" && f.namespace != namespace {

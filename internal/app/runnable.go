@@ -8,7 +8,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // logFlags are the flags of every long-running subcommand.
@@ -31,6 +31,6 @@ func (f *logFlags) logger(out io.Writer) (logr.Logger, error) {
 	}
 	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
 	klog.SetLogger(log.WithName("kubernetes"))
-	ctrllog.SetLogger(log)
+	logf.SetLogger(log)
 	return log, nil
 }

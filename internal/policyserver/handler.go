@@ -113,8 +113,10 @@ func (s *Server) admit(r *http.Request) (*Snapshot, *failure) {
 }
 
 func (s *Server) tooLarge() *failure {
-	return &failure{http.StatusRequestEntityTooLarge, reasonTooLarge,
-		fmt.Sprintf("body must not be larger than %d bytes", s.limits.BodyBytes)}
+	return &failure{
+		http.StatusRequestEntityTooLarge, reasonTooLarge,
+		fmt.Sprintf("body must not be larger than %d bytes", s.limits.BodyBytes),
+	}
 }
 
 func (s *Server) read(w http.ResponseWriter, r *http.Request, kind dstack.ApplyKind) (*policy.Request, *failure) {

@@ -23,7 +23,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
-	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/policy"
 )
@@ -155,7 +154,7 @@ func startServer(t *testing.T, snapshot *Snapshot, options Options) *running {
 	t.Cleanup(func() {
 		r.client.CloseIdleConnections()
 		stop()
-		r.wait(t)
+		_ = r.wait(t) // tests that expect an error ask for it themselves
 		g := gomega.NewWithT(t)
 		g.Eventually(gleak.Goroutines, testTimeout).ShouldNot(gleak.HaveLeaked(before,
 			// Kept-alive connections of client-go, which pools them for the process.
@@ -263,16 +262,4 @@ func readAll(t testing.TB, r io.Reader) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-// kindOf is the kind of a path.
-func kindOf(t testing.TB, path string) dstack.ApplyKind {
-	t.Helper()
-	for _, kind := range dstack.ApplyKinds() {
-		if dstack.ApplyPath(kind) == path {
-			return kind
-		}
-	}
-	t.Fatalf("no kind has the path %s", path)
-	return ""
 }

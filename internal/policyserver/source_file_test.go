@@ -252,7 +252,9 @@ func TestFileSourceFollowsTheEndOfExceptions(t *testing.T) {
 		expect(59*time.Minute, v1alpha1.NetworkModeHostForDistributed, 1)
 		expect(2*time.Minute, v1alpha1.NetworkModeBridge, 2)
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Errorf("got error %v", err)
+		}
 	})
 }
 

@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -37,7 +37,7 @@ var apiServer struct {
 }
 
 func TestMain(m *testing.M) {
-	ctrllog.SetLogger(logr.Discard())
+	logf.SetLogger(logr.Discard())
 	code := m.Run()
 	if apiServer.environment != nil {
 		if err := apiServer.environment.Stop(); err != nil {
