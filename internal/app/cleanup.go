@@ -16,7 +16,8 @@ import (
 )
 
 func newCleanupCommand() *cobra.Command {
-	var namespace, manager, level string
+	var namespace, manager string
+	var logs logFlags
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "cleanup",
@@ -36,7 +37,7 @@ is gone and a DstackServer cannot be deleted:
 			if namespace == "" {
 				return errors.New("--namespace must be set, or POD_NAMESPACE in the environment")
 			}
-			log, err := newLogger(level)
+			log, err := logs.logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -49,7 +50,7 @@ is gone and a DstackServer cannot be deleted:
 	f.StringVar(&namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace to clean up (default: $POD_NAMESPACE)")
 	f.StringVar(&manager, "manager-deployment", "", "name of the manager's Deployment, which is scaled to zero first")
 	f.DurationVar(&timeout, "timeout", 5*time.Minute, "how long all of it may take")
-	f.StringVar(&level, "log-level", "info", "info or debug")
+	logs.register(cmd, "what the libraries for Kubernetes say")
 	return cmd
 }
 

@@ -2,33 +2,35 @@ package app
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
 
 	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// logLevel reads --log-level.
-func logLevel(name string) (slog.Level, error) {
-	switch name {
-	case "info":
-		return slog.LevelInfo, nil
-	case "debug":
-		return slog.LevelDebug, nil
-	default:
-		return 0, fmt.Errorf("--log-level must be info or debug, not %q", name)
-	}
+// logFlags are the flags of every long-running subcommand.
+type logFlags struct {
+	level string
 }
 
-// newLogger writes JSON lines to standard error. V(0) is info, V(1) is debug.
-func newLogger(level string) (logr.Logger, error) {
-	l, err := logLevel(level)
-	if err != nil {
-		return logr.Logger{}, err
+// register adds the flags; debug says what the subcommand logs at that level.
+func (f *logFlags) register(cmd *cobra.Command, debug string) {
+	cmd.Flags().StringVar(&f.level, "log-level", "info", "info, or debug for "+debug+" too")
+}
+
+// logger makes the process's logger: one JSON object a line. The libraries for
+// Kubernetes log to it as well.
+func (f *logFlags) logger(out io.Writer) (logr.Logger, error) {
+	levels := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug}
+	level, known := levels[f.level]
+	if !known {
+		return logr.Logger{}, fmt.Errorf("--log-level %q is not known: use info or debug", f.level)
 	}
-	// logr's V(1) is slog's -1, far from slog's debug, which is -4.
-	if l == slog.LevelDebug {
-		l = slog.Level(-1)
-	}
-	return logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
+	klog.SetLogger(log.WithName("kubernetes"))
+	logf.SetLogger(log)
+	return log, nil
 }

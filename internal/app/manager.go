@@ -37,11 +37,12 @@ type ManagerOptions struct {
 	HealthAddress     string
 	LeaderElect       bool
 	InjectionDeadline time.Duration
-	LogLevel          string
+	Log               logr.Logger
 }
 
 func newManagerCommand() *cobra.Command {
 	var o ManagerOptions
+	var logs logFlags
 	cmd := &cobra.Command{
 		Use:   "manager",
 		Short: "Run the controllers that keep dstack servers as IsolationProfiles ask",
@@ -54,6 +55,10 @@ from KUBECONFIG.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.Validate(); err != nil {
+				return err
+			}
+			var err error
+			if o.Log, err = logs.logger(cmd.ErrOrStderr()); err != nil {
 				return err
 			}
 			config, err := ctrl.GetConfig()
@@ -72,7 +77,7 @@ from KUBECONFIG.`,
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 	f.BoolVar(&o.LeaderElect, "leader-elect", false, "let only one of several managers work at a time")
 	f.DurationVar(&o.InjectionDeadline, "injection-deadline", controllers.DefaultInjectionDeadline, "how long the first server pod with the settings may take to become ready before they are taken back")
-	f.StringVar(&o.LogLevel, "log-level", "info", "info or debug")
+	logs.register(cmd, "what the libraries for Kubernetes say")
 	return cmd
 }
 
@@ -93,9 +98,6 @@ func (o ManagerOptions) Validate() error {
 	if o.InjectionDeadline < 10*time.Second {
 		problems = append(problems, fmt.Errorf("--injection-deadline must be at least 10s, not %s", o.InjectionDeadline))
 	}
-	if _, err := logLevel(o.LogLevel); err != nil {
-		problems = append(problems, err)
-	}
 	return errors.Join(problems...)
 }
 
@@ -107,32 +109,27 @@ func NewScheme() (*runtime.Scheme, error) {
 
 // RunManager runs the controllers until ctx ends.
 func RunManager(ctx context.Context, config *rest.Config, o ManagerOptions) error {
-	log, err := newLogger(o.LogLevel)
-	if err != nil {
-		return err
-	}
-	ctrl.SetLogger(log)
 	scheme, err := NewScheme()
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(config, managerOptions(o, scheme, log))
+	mgr, err := ctrl.NewManager(config, managerOptions(o, scheme))
 	if err != nil {
 		return fmt.Errorf("build the manager: %w", err)
 	}
 	if err := setup(ctx, mgr, o); err != nil {
 		return err
 	}
-	log.Info("Started manager", "version", Version, "namespace", o.Namespace, "image", o.Image)
+	o.Log.Info("Started manager", "version", Version, "namespace", o.Namespace, "image", o.Image)
 	err = mgr.Start(ctx)
 	return errors.Join(err, leave(config, scheme, o.Namespace))
 }
 
-func managerOptions(o ManagerOptions, scheme *runtime.Scheme, log logr.Logger) ctrl.Options {
+func managerOptions(o ManagerOptions, scheme *runtime.Scheme) ctrl.Options {
 	timeout := 2 * time.Minute
 	options := ctrl.Options{
 		Scheme:                        scheme,
-		Logger:                        log,
+		Logger:                        o.Log,
 		Cache:                         controllers.CacheOptions(o.Namespace),
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress:        o.HealthAddress,
