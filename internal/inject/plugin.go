@@ -9,36 +9,13 @@
 package inject
 
 import (
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"io/fs"
-	"slices"
 	"strings"
 )
 
 //go:embed plugin/dstack_isolation/*.py plugin/*.dist-info/METADATA plugin/*.dist-info/entry_points.txt
 var pluginFS embed.FS
-
-// PluginItem says where a key of the plugin's ConfigMap stands below the folder
-// that is named in PYTHONPATH.
-type PluginItem struct {
-	// Key in the ConfigMap, which may hold no slash.
-	Key string
-	// Path relative to the folder, with slashes.
-	Path string
-}
-
-// PluginConfigMap is the content of a ConfigMap that, mounted with Items, is a
-// folder in which Python's importlib.metadata finds the plugin.
-type PluginConfigMap struct {
-	Data map[string]string
-	// Items in the order of their keys.
-	Items []PluginItem
-	// Hash is ten hexadecimal digits over all paths and contents: a part of the
-	// name of an immutable ConfigMap.
-	Hash string
-}
 
 // PluginFiles returns the files of the Python plugin, relative path to content:
 // a package and the dist-info folder beside it, whose entry_points.txt (group
@@ -57,23 +34,4 @@ func PluginFiles() map[string]string {
 		panic("read embedded plugin: " + err.Error()) // files of the binary itself
 	}
 	return files
-}
-
-// BuildPluginConfigMap returns the same files as the content of a ConfigMap.
-func BuildPluginConfigMap() PluginConfigMap {
-	result := PluginConfigMap{Data: map[string]string{}}
-	for path, content := range PluginFiles() {
-		key := strings.ReplaceAll(path, "/", ".")
-		result.Data[key] = content
-		result.Items = append(result.Items, PluginItem{Key: key, Path: path})
-	}
-	slices.SortFunc(result.Items, func(a, b PluginItem) int { return strings.Compare(a.Key, b.Key) })
-	digest := sha256.New()
-	for _, item := range result.Items {
-		// NUL stands in no path and in none of these texts, so no two sets of files
-		// run together to the same bytes.
-		digest.Write([]byte(item.Path + "\x00" + result.Data[item.Key] + "\x00"))
-	}
-	result.Hash = hex.EncodeToString(digest.Sum(nil))[:10]
-	return result
 }

@@ -3,7 +3,6 @@ package inject
 import (
 	"io/fs"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -67,32 +66,5 @@ func TestPluginReadsTheVariablesOfTheContract(t *testing.T) {
 		if !strings.Contains(all, `environ.get("`+name+`"`) {
 			t.Errorf("the plugin does not read %s", name)
 		}
-	}
-}
-
-func TestPluginConfigMap(t *testing.T) {
-	got := BuildPluginConfigMap()
-	key := regexp.MustCompile(`^[-._a-zA-Z0-9]{1,253}$`)
-	back := map[string]string{}
-	for _, item := range got.Items {
-		if !key.MatchString(item.Key) {
-			t.Errorf("%q is no key of a ConfigMap", item.Key)
-		}
-		if _, clash := back[item.Path]; clash {
-			t.Errorf("%q stands twice", item.Path)
-		}
-		back[item.Path] = got.Data[item.Key]
-	}
-	if diff := cmp.Diff(PluginFiles(), back); diff != "" {
-		t.Error(diff)
-	}
-	if len(got.Data) != len(got.Items) {
-		t.Errorf("%d keys for %d paths", len(got.Data), len(got.Items))
-	}
-	if !regexp.MustCompile(`^[0-9a-f]{10}$`).MatchString(got.Hash) {
-		t.Errorf("hash %q", got.Hash)
-	}
-	if diff := cmp.Diff(got, BuildPluginConfigMap()); diff != "" {
-		t.Errorf("not the same twice: %s", diff)
 	}
 }
