@@ -220,3 +220,11 @@ func (w *world) failInit(name string) {
 	w.setStatus(testkit.SetInitFailed(get(w, name, &corev1.Pod{}), workload.InjectContainer, 1, "config.yml is not valid YAML: line 3"))
 	w.rollingOut()
 }
+
+// specAndStatus is the whole object as JSON.
+func specAndStatus(o client.Object) string {
+	GinkgoHelper()
+	raw, err := json.Marshal(o)
+	Expect(err).NotTo(HaveOccurred())
+	return string(raw)
+}

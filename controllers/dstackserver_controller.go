@@ -114,6 +114,9 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 		settingsErr = r.applySettings(ctx, p)
 	}
 	r.observeServers(ctx, p)
+	if errors.Is(ownErr, errTokenInvalid) {
+		return nil // Somebody must act: the status says so.
+	}
 	return errors.Join(ownErr, settingsErr)
 }
 

@@ -95,8 +95,11 @@ func (p *pass) judge() status.Finding {
 		return status.Stuck(v1alpha1.ReasonContainerNotFound, err.Error())
 	}
 	p.container = c
-	dir := workload.Lookup(c, dstack.EnvServerDir)
-	if dir.Set && (!dir.Known || dir.Value != manifests.ServerDir(p.server)) {
+	switch dir := workload.Lookup(c, dstack.EnvServerDir); {
+	case dir.Set && !dir.Known:
+		return status.Stuck(v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
+			"container %s takes %s from elsewhere, so it cannot be compared with spec.serverDir: write the directory as the variable's value", c.Name, dstack.EnvServerDir))
+	case dir.Set && dir.Value != manifests.ServerDir(p.server):
 		return status.Stuck(v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
 			"container %s sets %s, but spec.serverDir is %s: set spec.serverDir to the same directory", c.Name, dstack.EnvServerDir, manifests.ServerDir(p.server)))
 	}

@@ -32,6 +32,7 @@ func (r *DstackServerReconciler) observePolicyServers(ctx context.Context, p *pa
 	switch {
 	case errors.Is(applyErr, errTokenInvalid):
 		p.facts.PolicyPlugin = status.Stuck(v1alpha1.ReasonTokenInvalid, applyErr.Error())
+		p.wakeAfter(askLater) // Secrets are not watched.
 		return
 	case applyErr != nil:
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonApplyFailed, applyErr.Error())

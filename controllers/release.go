@@ -53,43 +53,53 @@ func (r *DstackServerReconciler) finalize(ctx context.Context, p *pass) (done bo
 	if err != nil {
 		return false, err
 	}
-	if owner == "" {
-		free, err := r.releaseAll(ctx, p, rel)
-		if err != nil || !free {
-			return false, err
-		}
+	free, err := r.releaseAll(ctx, p, rel, owner == "")
+	if err != nil || !free {
+		return false, err
 	}
 	return true, rel.removeFinalizer(ctx, p.server)
 }
 
-// releaseAll gives the workload back and, once no pod asks it any more, deletes
-// the policy server. In a namespace that is being deleted there is nothing to
-// wait for.
-func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel releaser) (bool, error) {
-	going := status.Stuck(v1alpha1.ReasonReleasing, "the object is being deleted: its settings are taken back")
-	p.facts.Accepted = going
-	w, err := r.readWorkload(ctx, p.server)
-	if client.IgnoreNotFound(err) != nil {
-		return false, err
-	}
-	if apierrors.IsNotFound(err) {
-		w = nil
+// releaseAll gives the workload back, if it is this server's, and, once no pod
+// asks it any more, deletes the policy server. In a namespace that is being
+// deleted there is nothing to wait for.
+func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel releaser, ours bool) (bool, error) {
+	p.facts.Accepted = status.Stuck(v1alpha1.ReasonReleasing, "the object is being deleted: its settings are taken back")
+	if ours {
+		if err := r.lookBeforeRelease(ctx, p); err != nil {
+			return false, err
+		}
 	}
 	terminating, err := namespaceTerminating(ctx, r.Live, p.server.Namespace)
 	if err != nil {
 		return false, err
 	}
-	free, err := rel.release(ctx, p.server, w)
+	free, err := rel.release(ctx, p.server, p.workload)
 	if err != nil && !terminating {
 		return false, err
 	}
 	if !free && !terminating {
-		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go"+blockedNote(w))
+		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go"+blockedNote(p.workload))
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
 		p.wakeAfter(askLater)
 		return false, nil
 	}
 	return true, rel.deleteChildren(ctx, p.server)
+}
+
+// lookBeforeRelease reads the workload, which may be gone, and what its pods
+// run with, by which the policy server decides until the last of them is gone.
+// The workload is not read from the cache: that might not know yet of settings
+// which the last pass applied, and nobody would take them back later.
+func (r *DstackServerReconciler) lookBeforeRelease(ctx context.Context, p *pass) error {
+	w, err := readWorkload(ctx, r.Live, p.server)
+	if err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	p.workload = w
+	// A container that is missing is reported while the object lives.
+	p.container, _ = w.Container(p.server.Spec.Workload.Container)
+	return r.readPods(ctx, p)
 }
 
 func blockedNote(w *workload.Workload) string {
