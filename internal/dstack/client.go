@@ -9,8 +9,20 @@ import (
 	"net/http"
 )
 
-// maxAnswer bounds what is read of an answer of the API.
-const maxAnswer = 1 << 20
+const (
+	// maxAnswer bounds what is read of an answer of the API.
+	maxAnswer = 1 << 20
+	// maxRelease bounds the name of a release, in bytes.
+	maxRelease = 64
+)
+
+type serverInfo struct {
+	ServerVersion string `json:"server_version"`
+}
+
+type user struct {
+	GlobalRole string `json:"global_role"`
+}
 
 // Client talks to the HTTP API of one process of a dstack server.
 type Client struct {
@@ -30,11 +42,12 @@ func (e *StatusError) Error() string { return fmt.Sprintf("answered with status 
 // Release asks which release the server is: POST /api/server/get_info, which
 // needs no token. A build without a version answers "".
 func (c *Client) Release(ctx context.Context) (string, error) {
-	var info struct {
-		ServerVersion string `json:"server_version"`
-	}
+	var info serverInfo
 	if err := c.post(ctx, "/api/server/get_info", "", &info); err != nil {
 		return "", err
+	}
+	if len(info.ServerVersion) > maxRelease {
+		return "", fmt.Errorf("named a release of more than %d characters", maxRelease)
 	}
 	return info.ServerVersion, nil
 }
@@ -42,13 +55,11 @@ func (c *Client) Release(ctx context.Context) (string, error) {
 // CheckToken asks whose token it is: POST /api/users/get_my_user. A token that
 // the server does not know is answered with 401 or 403.
 func (c *Client) CheckToken(ctx context.Context) (globalRole string, err error) {
-	var user struct {
-		GlobalRole string `json:"global_role"`
-	}
-	if err := c.post(ctx, "/api/users/get_my_user", c.Token, &user); err != nil {
+	var u user
+	if err := c.post(ctx, "/api/users/get_my_user", c.Token, &u); err != nil {
 		return "", err
 	}
-	return user.GlobalRole, nil
+	return u.GlobalRole, nil
 }
 
 func (c *Client) post(ctx context.Context, path, token string, into any) error {

@@ -10,7 +10,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,7 +44,7 @@ func New(dial Dialer) *Prober {
 	}
 	return &Prober{http: &http.Client{
 		Timeout:       timeout,
-		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, MaxResponseHeaderBytes: maxAnswer},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
@@ -65,15 +67,15 @@ func (p *Prober) PolicyServers(ctx context.Context, addresses []string, port int
 	return answers
 }
 
-func (p *Prober) policyServer(ctx context.Context, url, token string) PolicyServer {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+dstack.PathRevision, nil)
+func (p *Prober) policyServer(ctx context.Context, base, token string) PolicyServer {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+dstack.PathRevision, nil)
 	if err != nil {
-		return PolicyServer{Err: err}
+		return PolicyServer{Err: plain(err)}
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	res, err := p.http.Do(req)
 	if err != nil {
-		return PolicyServer{Err: bare(err)}
+		return PolicyServer{Err: plain(err)}
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
@@ -84,7 +86,7 @@ func (p *Prober) policyServer(ctx context.Context, url, token string) PolicyServ
 		Version  string `json:"version"`
 	}
 	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&answer); err != nil {
-		return PolicyServer{Err: fmt.Errorf("read the answer: %w", err)}
+		return PolicyServer{Err: plain(fmt.Errorf("read the answer: %w", err))}
 	}
 	if answer.Revision == "" {
 		return PolicyServer{Err: errors.New("named no revision")}
@@ -113,11 +115,11 @@ func (p *Prober) Servers(ctx context.Context, addresses []string, port int, admi
 	return answers
 }
 
-func (p *Prober) server(ctx context.Context, url, adminToken string) Server {
-	c := &dstack.Client{HTTP: p.http, BaseURL: url, Token: adminToken}
+func (p *Prober) server(ctx context.Context, base, adminToken string) Server {
+	c := &dstack.Client{HTTP: p.http, BaseURL: base, Token: adminToken}
 	release, err := c.Release(ctx)
 	if err != nil {
-		return Server{Err: bare(err)}
+		return Server{Err: plain(err)}
 	}
 	s := Server{Release: release}
 	if adminToken == "" {
@@ -129,7 +131,7 @@ func (p *Prober) server(ctx context.Context, url, adminToken string) Server {
 	case errors.As(err, &status) && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden):
 		s.TokenRejected = true
 	case err != nil:
-		s.Err = bare(err)
+		s.Err = plain(err)
 	default:
 		s.TokenRejected = role != "admin"
 	}
@@ -152,16 +154,30 @@ func each(ctx context.Context, addresses []string, ask func(ctx context.Context,
 	_ = g.Wait() // No question returns an error: each keeps its own.
 }
 
-// bare strips the address from an error, so that a condition's message does not
-// change with every new pod.
-func bare(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Err
-	}
-	var t interface{ Timeout() bool }
-	if errors.As(err, &t) && t.Timeout() {
+// plain says in words of its own why there is no answer: without the address,
+// so that a condition's message does not change with every new pod, and without
+// what the other side sent.
+func plain(err error) error {
+	var timedOut interface{ Timeout() bool }
+	var lookup *net.DNSError
+	var system syscall.Errno
+	var request *url.Error
+	switch {
+	case errors.As(err, &timedOut) && timedOut.Timeout():
 		return errors.New("did not answer in time")
+	case errors.Is(err, context.Canceled):
+		return errors.New("was not waited for")
+	case errors.As(err, &lookup):
+		return errors.New(lookup.Err)
+	case errors.As(err, &system):
+		return errors.New(system.Error())
+	case !errors.As(err, &request):
+		return err // What the API client says of an answer.
+	case request.Op == "parse":
+		return errors.New("has no usable address")
+	case errors.Is(err, io.EOF):
+		return errors.New("closed the connection")
+	default:
+		return errors.New("did not answer in HTTP")
 	}
-	return err
 }

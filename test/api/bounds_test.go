@@ -279,7 +279,7 @@ var profileBounds = []boundCase{
 	{
 		about:    "the root directory is not an allowed path",
 		rejected: fields{"spec.controls.instanceVolumes": allowedPaths("/")},
-		message:  `[spec.controls.instanceVolumes.paths[0]: Invalid value: "/": spec.controls.instanceVolumes.paths[0] in body should be at least 2 chars long, ` +
+		message: `[spec.controls.instanceVolumes.paths[0]: Invalid value: "/": spec.controls.instanceVolumes.paths[0] in body should be at least 2 chars long, ` +
 			`spec.controls.instanceVolumes.paths[0]: Invalid value: "/": paths ` + cleanPaths + `]`,
 	},
 	{
