@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,10 @@ import (
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
+// lookForPods is how soon a release looks again whether pods have gone. Their
+// own events wake it sooner as a rule.
+const lookForPods = 2 * time.Second
+
 // disable gives back all that was set, as spec.injection Disabled asks.
 func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	rel := releaser{client: r.Client, applier: r.applier}
@@ -28,6 +33,7 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 		return err
 	}
 	if !free {
+		p.wakeAfter(lookForPods)
 		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go")
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
 		return nil
@@ -81,7 +87,7 @@ func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel re
 	if !free && !terminating {
 		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go"+blockedNote(p.workload))
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
-		p.wakeAfter(askLater)
+		p.wakeAfter(lookForPods)
 		return false, nil
 	}
 	return true, rel.deleteChildren(ctx, p.server)
@@ -119,10 +125,13 @@ type releaser struct {
 }
 
 // release takes the settings out of the workload and tells whether no pod asks
-// the policy server any more. The workload is nil when it is gone.
+// the policy server any more. The workload is nil when it is gone. Right after
+// the settings were taken out nothing is called free: a pod that was made just
+// before may not be in the cache yet.
 func (r releaser) release(ctx context.Context, server *v1alpha1.DstackServer, w *workload.Workload) (free bool, err error) {
 	if w != nil {
-		if _, err := r.applier.Release(ctx, w); err != nil {
+		released, err := r.applier.Release(ctx, w)
+		if err != nil || released {
 			return false, err
 		}
 	}
