@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -172,7 +172,7 @@ func (r *DstackServerReconciler) followRollout(ctx context.Context, p *pass, int
 	if p.facts.Revisions.Proven == "" {
 		why, after := r.firstFailure(p, rollout)
 		if why != "" {
-			return r.takeBack(ctx, p, rollout, why, intent.Revision)
+			return r.takeBack(ctx, p, why, intent.Revision)
 		}
 		p.wakeAfter(after)
 	}
@@ -222,7 +222,8 @@ func (r *DstackServerReconciler) firstFailure(p *pass, rollout workload.Rollout)
 	if rollout.Done || rollout.Blocked != "" || p.workload.Replicas == 0 {
 		return "", 0
 	}
-	left := r.InjectionDeadline - r.Clock.Since(appliedAt(p.workload))
+	now := r.Clock.Now()
+	left := r.InjectionDeadline - now.Sub(p.waitingSince(now))
 	if left > 0 {
 		return "", left
 	}
@@ -231,6 +232,24 @@ func (r *DstackServerReconciler) firstFailure(p *pass, rollout workload.Rollout)
 		why += "; " + rollout.Failure.Message
 	}
 	return why, 0
+}
+
+// waitingSince is since when a first pod with the settings could have started:
+// they were in the workload, and it was neither blocked nor scaled to zero when
+// it was looked at last.
+func (p *pass) waitingSince(now time.Time) time.Time {
+	since := appliedAt(p.workload)
+	for _, c := range p.server.Status.Conditions {
+		applied := c.Type == v1alpha1.ConditionSettingsApplied
+		if applied && (c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonRolloutBlocked) {
+			return now
+		}
+		unstalled := c.Type == v1alpha1.ConditionStalled && c.Status == metav1.ConditionFalse
+		if (applied || unstalled) && c.LastTransitionTime.After(since) {
+			since = c.LastTransitionTime.Time
+		}
+	}
+	return since
 }
 
 // appliedAt is when our fields of the workload changed last.
@@ -244,23 +263,37 @@ func appliedAt(w *workload.Workload) time.Time {
 }
 
 // takeBack releases settings whose first pod failed, so that the server runs
-// again as it did before. A StatefulSet does not replace a pod that never
-// became ready, so that pod is deleted.
-func (r *DstackServerReconciler) takeBack(ctx context.Context, p *pass, rollout workload.Rollout, why, revision string) error {
+// again as it did before.
+func (r *DstackServerReconciler) takeBack(ctx context.Context, p *pass, why, revision string) error {
 	if _, err := r.applier.Release(ctx, p.workload); err != nil {
 		return err
 	}
-	if p.workload.Kind == v1alpha1.WorkloadStatefulSet && rollout.Failure.Pod != "" {
-		pod := &corev1.Pod{}
-		pod.Namespace, pod.Name = p.server.Namespace, rollout.Failure.Pod
-		if err := r.Client.Delete(ctx, pod); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete the stuck pod of %s: %w", p.workload, err)
+	if p.workload.Kind == v1alpha1.WorkloadStatefulSet {
+		if err := r.deleteStuck(ctx, p, revision); err != nil {
+			return err
 		}
 	}
 	p.facts.Revisions = v1alpha1.SettingsRevisions{Rejected: rejectionKey(p.server, revision)}
 	p.facts.Injected = nil
 	p.facts.Settings = status.Stuck(v1alpha1.ReasonInjectionFailed,
 		"the settings were taken back and the server runs without them, because their first pod failed: "+why+retryHint(p.server))
+	return nil
+}
+
+// deleteStuck deletes the pods with the settings that did not become ready: a
+// StatefulSet does not replace them by itself.
+func (r *DstackServerReconciler) deleteStuck(ctx context.Context, p *pass, revision string) error {
+	for i := range p.pods {
+		pod := &p.pods[i]
+		if pod.Annotations[workload.AnnotationSettings] != revision || workload.Ready(pod) || pod.DeletionTimestamp != nil {
+			continue
+		}
+		// Its successor has the same name.
+		err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID})
+		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			return fmt.Errorf("delete the stuck pod of %s: %w", p.workload, err)
+		}
+	}
 	return nil
 }
 

@@ -218,9 +218,13 @@ func mapsEqual(a, b map[string]string) bool {
 func (w *world) says(o client.Object) []string {
 	GinkgoHelper()
 	var conditions []metav1.Condition
+	desired := "REV"
 	switch o := o.(type) {
 	case *v1alpha1.DstackServer:
 		conditions = o.Status.Conditions
+		if o.Status.PolicyRevision.Desired != "" {
+			desired = o.Status.PolicyRevision.Desired
+		}
 		Expect(o.Status.ObservedGeneration).To(Equal(o.Generation))
 	case *v1alpha1.IsolationProfile:
 		conditions = o.Status.Conditions
@@ -230,7 +234,8 @@ func (w *world) says(o client.Object) []string {
 	for _, c := range conditions {
 		Expect(c.ObservedGeneration).To(Equal(o.GetGeneration()), c.Type)
 		Expect(c.LastTransitionTime.IsZero()).To(BeFalse(), c.Type)
-		out = append(out, w.plain(fmt.Sprintf("%s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)))
+		line := fmt.Sprintf("%s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
+		out = append(out, w.plain(strings.ReplaceAll(line, desired, "REV")))
 	}
 	return out
 }
