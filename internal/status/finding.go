@@ -4,6 +4,7 @@
 package status
 
 import (
+	"cmp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -100,7 +101,7 @@ func list(rows []row, generation int64, previous []metav1.Condition, now time.Ti
 	out := make([]metav1.Condition, 0, len(rows))
 	for _, r := range rows {
 		c := metav1.Condition{
-			Type: r.kind, Status: r.finding.Status, Reason: r.finding.Reason, Message: trim(r.finding.Message),
+			Type: r.kind, Status: cmp.Or(r.finding.Status, metav1.ConditionUnknown), Reason: r.finding.Reason, Message: trim(r.finding.Message),
 			ObservedGeneration: generation, LastTransitionTime: metav1.NewTime(now),
 		}
 		if p := meta.FindStatusCondition(previous, r.kind); p != nil && p.Status == c.Status && !p.LastTransitionTime.IsZero() {

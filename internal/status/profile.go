@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ type View struct {
 }
 
 // ViewOf reads the view of a server from its own status, as the DstackServer's
-// reconciler wrote it. A status about an older generation says nothing.
+// reconciler wrote it.
 func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
 	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != ""}
 	if s.Status.PolicyRevision.Served == e.Revision {
@@ -89,7 +90,13 @@ func Profile(obj *v1alpha1.IsolationProfile, v View, now time.Time) v1alpha1.Iso
 	out.Effective = Table(p, v)
 	out.Gained = effects(v.Effective.Gained(p))
 	out.Lost = effects(v.Effective.Lost(p))
-	out.Conditions = profileConditions(obj, accepted(p), keepServed(obj, p, v, programmed(p, v)), now)
+	if alreadyServed(obj, p, v) {
+		v.Served = v.Effective.Revision
+		if table := Table(p, v); slices.Equal(table, obj.Status.Effective) {
+			out.Effective = table
+		}
+	}
+	out.Conditions = profileConditions(obj, accepted(p), programmed(p, v), now)
 	return out
 }
 
@@ -145,7 +152,7 @@ func programmed(p *isolation.Profile, v View) Finding {
 	case !p.Enforce:
 		return OK(v1alpha1.ReasonAuditOnly, "nothing is refused: what the profile denies is counted and logged")
 	}
-	return OK(v1alpha1.ReasonProgrammed, fmt.Sprintf("every policy server decides by policy revision %s and every server pod asks them", v.Effective.Revision))
+	return OK(v1alpha1.ReasonProgrammed, "every policy server decides by this profile and every server pod asks them")
 }
 
 // settings is the finding that server pods lack settings.
@@ -157,25 +164,21 @@ func (v View) settings(message string) Finding {
 	return Waiting(v1alpha1.ReasonSettingsNotRunning, message)
 }
 
-// keepServed keeps a profile programmed while an edit of another profile is on
-// its way to the policy servers: what they decide by already contains this
-// profile as it is.
-func keepServed(obj *v1alpha1.IsolationProfile, p *isolation.Profile, v View, f Finding) Finding {
-	if !v.CatchingUp || f.Reason != v1alpha1.ReasonPolicyServersNotReady || p.Generation != obj.Status.ObservedGeneration {
-		return f
-	}
-	for _, c := range obj.Status.Conditions {
-		if c.Type == v1alpha1.ConditionProgrammed && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
-			return OK(c.Reason, c.Message)
-		}
-	}
-	return f
+// alreadyServed tells whether what the policy servers decide by contains this
+// profile as it is, while an edit of another profile is on its way to them. The
+// profile's status then stays as it is: with thousands of profiles all would be
+// written twice a change otherwise.
+func alreadyServed(obj *v1alpha1.IsolationProfile, p *isolation.Profile, v View) bool {
+	return v.CatchingUp && p.Generation == obj.Status.ObservedGeneration &&
+		slices.ContainsFunc(obj.Status.Conditions, func(c metav1.Condition) bool {
+			return c.Type == v1alpha1.ConditionProgrammed && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation
+		})
 }
 
 func effects(all []isolation.Effect) []v1alpha1.SettingEffect {
 	var out []v1alpha1.SettingEffect
 	for _, e := range all {
-		out = append(out, v1alpha1.SettingEffect{Control: e.Control.Name(), Message: e.Message})
+		out = append(out, v1alpha1.SettingEffect{Control: e.Control.Name(), Message: clip(e.Message)})
 	}
 	return out
 }

@@ -38,10 +38,10 @@ type ServerFacts struct {
 func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.DstackServerStatus {
 	out := v1alpha1.DstackServerStatus{
 		ObservedGeneration: s.Generation,
-		Release:            f.Release,
+		Release:            clipTo(f.Release, 60),
 		Running:            f.Running,
 		SettingsRevision:   f.Revisions,
-		Injected:           f.Injected,
+		Injected:           boundedItems(f.Injected),
 		Warnings:           bounded(f.Warnings),
 	}
 	unmatched := pending()
@@ -99,15 +99,25 @@ func problems(all []isolation.Problem) string {
 
 // bounded keeps the list within what the API allows, each text whole.
 func bounded(warnings []string) []string {
-	const most, length = 16, 500
+	const most = 16
 	out := slices.Clone(warnings)
 	if len(out) > most {
 		out = out[:most]
 	}
 	for i := range out {
-		if len(out[i]) > length {
-			out[i] = strings.ToValidUTF8(out[i][:length], "") + "…"
-		}
+		out[i] = clip(out[i])
+	}
+	return out
+}
+
+func boundedItems(items []v1alpha1.InjectedItem) []v1alpha1.InjectedItem {
+	const most, length = 32, 250
+	out := slices.Clone(items)
+	if len(out) > most {
+		out = out[:most]
+	}
+	for i := range out {
+		out[i].Name, out[i].Manager = clipTo(out[i].Name, length), clipTo(out[i].Manager, length)
 	}
 	return out
 }

@@ -22,8 +22,9 @@ func Table(p *isolation.Profile, v View) []v1alpha1.EffectiveControl {
 		if !held.Value.Equal(p.Values[c]) {
 			row.BecauseOf = refs(held.By, p)
 		}
-		row.Standing, row.Message = standing(c, p, policy, v)
-		if denies(c, held.Value) {
+		standing, message := standing(c, p, policy, v)
+		row.Standing, row.Message = standing, clip(message)
+		if standing != v1alpha1.StandingNotDenied && standing != v1alpha1.StandingNotEnforceable {
 			row.EnforcedBy = string(c.Enforcer())
 		}
 		rows = append(rows, row)
@@ -39,10 +40,13 @@ func refs(profiles []*isolation.Profile, but *isolation.Profile) string {
 		}
 	}
 	slices.Sort(names)
-	return clip(strings.Join(names, ", "), 250)
+	return clipTo(strings.Join(names, ", "), 250)
 }
 
-func clip(s string, most int) string {
+// clip bounds a text to what the API allows for a message of a list.
+func clip(s string) string { return clipTo(s, 500) }
+
+func clipTo(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
@@ -56,10 +60,10 @@ func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy
 	switch {
 	case !denies(c, policy[c].Value):
 		return v1alpha1.StandingNotDenied, ""
-	case !p.Enforce && !slices.ContainsFunc(policy[c].By, func(q *isolation.Profile) bool { return q.Enforce }):
+	case !p.Enforce && !enforced(policy[c]):
 		return v1alpha1.StandingNotDenied, "counted and logged only: the profile audits"
 	case c == isolation.HostSSH:
-		return v1alpha1.StandingNotEnforceable, noProxy
+		return v1alpha1.StandingNotEnforceable, noProxy(p)
 	case v.Override.Reason != "":
 		return v1alpha1.StandingNotEnforceable, v.Override.Message
 	}
@@ -88,7 +92,20 @@ func (v View) awaited() string {
 	return ""
 }
 
-const noProxy = "it needs dstack's SSH proxy, which this release does not run: set controls.hostSSH to Allowed until it does"
+// enforced tells whether one of those that make the value what it is enforces.
+func enforced(h isolation.Held) bool {
+	return slices.ContainsFunc(h.By, func(p *isolation.Profile) bool { return p.Enforce })
+}
+
+// noProxy says why hostSSH cannot be denied, and what to do. Projects that no
+// profile names have a level and no controls of their own.
+func noProxy(p *isolation.Profile) string {
+	remedy := "set controls.hostSSH to Allowed until it does"
+	if p.Name == "" {
+		remedy = "set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does"
+	}
+	return "it needs dstack's SSH proxy, which this release does not run: " + remedy
+}
 
 // hostNetworkLeft says how a run can still get the network of the host, from
 // which it reaches the host's agent and through it all that other controls
@@ -100,9 +117,10 @@ func hostNetworkLeft(policy isolation.Policy, running v1alpha1.NetworkMode) stri
 	if running != v1alpha1.NetworkModeHostForDistributed {
 		return "server pods run with network mode 2, so a job that fills its instance gets the host network, from which it reaches the host's agent"
 	}
-	denied := policy[isolation.HostNetwork].Mode == isolation.ModeDenied || policy[isolation.DistributedTasks].Mode == isolation.ModeDenied
-	if denied {
-		return ""
+	for _, c := range []isolation.Control{isolation.HostNetwork, isolation.DistributedTasks} {
+		if policy[c].Mode == isolation.ModeDenied && enforced(policy[c]) {
+			return ""
+		}
 	}
 	return "tasks of more than one node get the host network, from which they reach the host's agent: deny hostNetwork or distributedTasks"
 }
@@ -115,7 +133,7 @@ func notEnforceable(p *isolation.Profile) []string {
 		if !denies(c, p.Values[c]) || c != isolation.HostSSH {
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy))
+		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy(p)))
 	}
 	return out
 }

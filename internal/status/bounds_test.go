@@ -1,0 +1,105 @@
+package status_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/config/crd"
+	ours "github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/testkit"
+)
+
+// mustFit checks a status against the schema of its kind: what the API server
+// refuses would be tried again for ever.
+func mustFit(t *testing.T, file string, status any) {
+	t.Helper()
+	data, err := crd.FS.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(data, &d); err != nil {
+		t.Fatal(err)
+	}
+	var props apiextensions.JSONSchemaProps
+	schema := d.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["status"]
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(&schema, &props, nil); err != nil {
+		t.Fatal(err)
+	}
+	v, _, err := validation.NewSchemaValidator(&props)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range validation.ValidateCustomResource(field.NewPath("status"), fields, v) {
+		if text := err.Error(); len(text) > 300 {
+			t.Errorf("%s…", text[:300])
+		} else {
+			t.Error(text)
+		}
+	}
+}
+
+const (
+	serverFile  = "isolation.dstack.ai_dstackservers.yaml"
+	profileFile = "isolation.dstack.ai_isolationprofiles.yaml"
+)
+
+// Inputs of 10,000 characters, of one and of more bytes.
+var longTexts = map[string]string{"ascii": strings.Repeat("a", 10_000), "wide": strings.Repeat("\U0001F512", 10_000)}
+
+func TestServerStatusFitsItsSchema(t *testing.T) {
+	mustFit(t, serverFile, ptr(ours.Server(testkit.MakeServer("main").Obj(), ours.ServerFacts{}, now)))
+	for name, long := range longTexts {
+		t.Run(name, func(t *testing.T) {
+			s := testkit.MakeServer("main").Level(v1alpha1.Level(long)).Obj()
+			f := goodFacts(resolve(s))
+			f.Accepted, f.Connected = ours.OK("Accepted", long), ours.Unknown("Unreachable", long)
+			f.PolicyPlugin, f.Settings = ours.Waiting("RollingOut", long), ours.Stuck("InvalidWorkload", long)
+			f.Release = long
+			for i := range 40 {
+				f.Warnings = append(f.Warnings, long)
+				f.Injected = append(f.Injected, v1alpha1.InjectedItem{Name: fmt.Sprintf("%d %s", i, long), State: v1alpha1.InjectedConflict, Manager: long})
+			}
+			mustFit(t, serverFile, ptr(ours.Server(s, f, now)))
+		})
+	}
+}
+
+func TestProfileStatusFitsItsSchema(t *testing.T) {
+	for name, long := range longTexts {
+		t.Run(name, func(t *testing.T) {
+			server := testkit.MakeServer(long).Level(v1alpha1.LevelRestricted).Obj()
+			all := testkit.MakeProfile(long).Server(long).Include("*").Level(v1alpha1.LevelRestricted).Obj()
+			p := testkit.MakeProfile("research").Server(long).Level(v1alpha1.Level(long)).
+				Exception(long, time.Time{}, v1alpha1.ControlHostSSH, v1alpha1.ControlName(long)).
+				Controls(func(c *v1alpha1.Controls) {
+					c.Privileged, c.HostNetwork, c.DistributedTasks = v1alpha1.AllowedDenied(long), v1alpha1.HostNetworkAllowed, v1alpha1.Allowed
+				}).Controls(paths("/"+v1alpha1.InstancePath(long), "relative "+v1alpha1.InstancePath(long))).Obj()
+			loose := open("loose").Server(long).Obj()
+			e := resolve(server, all, p, loose)
+			for _, o := range []*v1alpha1.IsolationProfile{all, p, loose} {
+				mustFit(t, profileFile, ptr(ours.Profile(o, goodView(e), now)))
+				mustFit(t, profileFile, ptr(ours.ProfileWithoutServer(o, now)))
+				server.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: "ContainerNotFound", Message: long}}
+				mustFit(t, profileFile, ptr(ours.Profile(o, ours.ViewOf(server, e), now)))
+			}
+		})
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,168 @@
+package status_test
+
+import (
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	ours "github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/testkit"
+)
+
+func TestServerToTheLetter(t *testing.T) {
+	audit := func() *testkit.Server {
+		return restrictedServer().Enforcement(v1alpha1.EnforcementAudit)
+	}
+	nothing := func(*ours.ServerFacts) {}
+	cases := map[string]struct {
+		server    *testkit.Server
+		change    func(*ours.ServerFacts)
+		ready     string
+		unmatched string
+	}{
+		"all well": {
+			testkit.MakeServer("main"), nothing,
+			"Ready=True/Ready: all 2 server pods ask the policy server; 1 profiles, policy revision REVISION, network mode 1",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
+		},
+		"audit": {
+			audit(), nothing,
+			"Ready=True/Ready: all 2 server pods ask the policy server; 1 profiles, policy revision REVISION, network mode 1",
+			"UnmatchedProjectsCovered=True/AuditOnly: nothing is refused in projects that no profile names: what their level denies is counted and logged",
+		},
+		"unmatched projects need the SSH proxy": {
+			restrictedServer(), nothing,
+			"Ready=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy, which this release does not run: set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does",
+			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy, which this release does not run: set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does",
+		},
+		"unknown level": {
+			testkit.MakeServer("main").Level("Paranoid").Enforcement(v1alpha1.EnforcementAudit), nothing,
+			`Ready=False/InvalidSpec: spec.unmatchedProjects.level: level "Paranoid" is not known to this release, so every control is denied: use Open, Baseline, Restricted or Dedicated`,
+			`UnmatchedProjectsCovered=False/InvalidSpec: spec.unmatchedProjects.level: level "Paranoid" is not known to this release, so every control is denied: use Open, Baseline, Restricted or Dedicated`,
+		},
+		"not served": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) { f.Served = "" },
+			"Ready=False/PolicyServersNotReady: waiting for every policy server to decide by policy revision REVISION",
+			"UnmatchedProjectsCovered=False/PolicyServersNotReady: waiting for every policy server to decide by policy revision REVISION",
+		},
+		"settings wait for somebody": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Settings = ours.Stuck(v1alpha1.ReasonFieldConflict, "remove it there")
+				f.Running.PolicyPods = 0
+			},
+			"Ready=False/FieldConflict: remove it there",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: 2 of 2 server pods do not ask the policy server: see SettingsApplied of DstackServer main",
+		},
+		"not accepted": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				*f = ours.ServerFacts{Accepted: ours.Stuck(v1alpha1.ReasonWorkloadNotFound, "create it")}
+			},
+			"Ready=False/WorkloadNotFound: create it",
+			"UnmatchedProjectsCovered=Unknown/Pending: not looked at yet",
+		},
+		"nothing known": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) { *f = ours.ServerFacts{} },
+			"Ready=Unknown/Pending: not looked at yet",
+			"UnmatchedProjectsCovered=Unknown/Pending: not looked at yet",
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := tc.server.Generation(1).Obj()
+			e := resolve(s, restricted("research").Obj())
+			facts := goodFacts(e)
+			tc.change(&facts)
+			got := ours.Server(s, facts, now)
+			checkConditions(t, got.Conditions, serverConditions, 1)
+			mustBe(t, got.Conditions, v1alpha1.ConditionReady, withRevision(tc.ready, e.Revision))
+			mustBe(t, got.Conditions, v1alpha1.ConditionUnmatchedProjectsCovered, withRevision(tc.unmatched, e.Revision))
+		})
+	}
+}
+
+func TestServerStatusBesideConditions(t *testing.T) {
+	s := testkit.MakeServer("main").Generation(5).Obj()
+	e := resolve(s, restricted("research").Obj(), open("vision").Obj())
+	f := goodFacts(e)
+	f.Served = ""
+	f.Injected = []v1alpha1.InjectedItem{{Name: "PYTHONPATH", State: v1alpha1.InjectedConflict, Manager: "helm"}}
+	f.Warnings = []string{"strategy Recreate"}
+	want := v1alpha1.DstackServerStatus{
+		ObservedGeneration: 5, Release: "0.22.5", Profiles: 2, PlannedNetworkMode: 1,
+		Running:          f.Running,
+		PolicyRevision:   v1alpha1.PolicyRevisions{Desired: e.Revision},
+		SettingsRevision: f.Revisions,
+		Injected:         f.Injected,
+		Warnings:         f.Warnings,
+	}
+	got := ours.Server(s, f, now)
+	got.Conditions = nil
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// ViewOf reads from a server's status exactly what its reconciler wrote.
+func TestViewOf(t *testing.T) {
+	s := testkit.MakeServer("main").Generation(1).Obj()
+	e := resolve(s, restricted("research").Obj())
+	s.Status = ours.Server(s, goodFacts(e), now)
+	if diff := cmp.Diff(ours.View{Served: e.Revision, Running: running(1), Proven: true, CatchingUp: true}, without(ours.ViewOf(s, e))); diff != "" {
+		t.Errorf("all well, -want +got:\n%s", diff)
+	}
+	stuck := []string{
+		v1alpha1.ReasonFieldConflict, v1alpha1.ReasonConfigMountClash, v1alpha1.ReasonWouldLoseDatabase, v1alpha1.ReasonInjectionFailed,
+		v1alpha1.ReasonRolloutBlocked, v1alpha1.ReasonProxyInTheWay, v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing,
+	}
+	for _, reason := range stuck {
+		f := goodFacts(e)
+		f.Settings = ours.Stuck(reason, "somebody must act")
+		s.Status = ours.Server(s, f, now)
+		if !ours.ViewOf(s, e).SettingsStalled {
+			t.Errorf("%s does not stall the profiles", reason)
+		}
+	}
+	for _, reason := range []string{v1alpha1.ReasonRolloutInProgress, v1alpha1.ReasonWaitingForPolicyServers} {
+		f := goodFacts(e)
+		f.Settings = ours.Waiting(reason, "on its way")
+		s.Status = ours.Server(s, f, now)
+		if ours.ViewOf(s, e).SettingsStalled {
+			t.Errorf("%s stalls the profiles", reason)
+		}
+	}
+	for reason, want := range map[string]bool{v1alpha1.ReasonRevisionBehind: true, v1alpha1.ReasonUpgrading: true, v1alpha1.ReasonRollingOut: false, v1alpha1.ReasonTokenInvalid: false} {
+		f := goodFacts(e)
+		f.PolicyPlugin, f.Served = ours.Waiting(reason, "…"), ""
+		s.Status = ours.Server(s, f, now)
+		v := ours.ViewOf(s, e)
+		if v.CatchingUp != want || v.Served != "" {
+			t.Errorf("%s: catching up %t, served %q, want %t and nothing", reason, v.CatchingUp, v.Served, want)
+		}
+	}
+	s.Status = ours.Server(s, goodFacts(e), now)
+	if v := ours.ViewOf(s, resolve(s, restricted("research").Hint("Ask me.").Obj())); v.Served != "" {
+		t.Errorf("serving another revision than the present one counts as %q", v.Served)
+	}
+}
+
+// Going comes before disabled, and both before not accepted.
+func TestWhyNothingIsInForce(t *testing.T) {
+	s := testkit.MakeServer("main").Condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonWorkloadNotFound, "…")
+	e := resolve(s.Obj())
+	for _, step := range []struct {
+		change func()
+		want   string
+	}{
+		{func() {}, v1alpha1.ReasonServerNotAccepted},
+		{func() { s.Injection(v1alpha1.InjectionDisabled) }, v1alpha1.ReasonDisabled},
+		{func() { s.Deleted(now) }, v1alpha1.ReasonReleasing},
+	} {
+		step.change()
+		if got := ours.ViewOf(s.Obj(), e).Override.Reason; got != step.want {
+			t.Errorf("got %s, want %s", got, step.want)
+		}
+	}
+}
