@@ -228,3 +228,7 @@ func specAndStatus(o client.Object) string {
 	Expect(err).NotTo(HaveOccurred())
 	return string(raw)
 }
+
+// isInjected tells whether a Deployment has the plugin, also when its
+// DstackServer is gone.
+func isInjected(d *appsv1.Deployment) bool { return len(d.Spec.Template.Spec.InitContainers) > 0 }

@@ -105,7 +105,9 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 		return err
 	}
 	if p.server.Spec.Injection == v1alpha1.InjectionDisabled {
-		return r.disable(ctx, p)
+		err := r.disable(ctx, p)
+		r.observeServers(ctx, p)
+		return err
 	}
 	ownErr := r.applyOwn(ctx, p)
 	r.observePolicyServers(ctx, p, ownErr)

@@ -10,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -38,14 +39,23 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
 		return nil
 	}
+	if !saidDisabled(p.server) {
+		if err := rel.deleteChildren(ctx, p.server); err != nil {
+			p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+			return err
+		}
+	}
 	p.facts.Revisions.Proven = ""
 	disabled := status.Stuck(v1alpha1.ReasonDisabled, "spec.injection is Disabled: all settings were given back, and the server runs without policy")
 	p.facts.Settings, p.facts.PolicyPlugin = disabled, disabled
-	if err := rel.deleteChildren(ctx, p.server); err != nil {
-		return err
-	}
-	r.observeServers(ctx, p)
 	return nil
+}
+
+// saidDisabled tells whether all was given back and deleted before, for this
+// very spec: an idle pass sends nothing.
+func saidDisabled(s *v1alpha1.DstackServer) bool {
+	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionPolicyPluginReady)
+	return c != nil && c.Reason == v1alpha1.ReasonDisabled && c.ObservedGeneration == s.Generation
 }
 
 // finalize gives back all that was set and lets the object go. Done is true
