@@ -38,37 +38,54 @@ func Settings(in SettingsInput) Intent {
 	if in.NetworkMode != v1alpha1.NetworkModeHostWhenPossible {
 		i.Settings = append(i.Settings, envVar(dstack.EnvJobNetworkMode, strconv.Itoa(int(in.NetworkMode))))
 	}
-	const anyImage, anyPlugin = "IMAGE", "PLUGIN"
-	i.Plugin = pluginPart(in, anyImage, anyPlugin)
+	i.Plugin = pluginPart(in, pin{image: "IMAGE", plugin: "PLUGIN"})
 	i.Revision = i.digest()
 
-	image, plugin := in.Options.Image, PluginConfigMapName(in.Server.Name, in.Files)
+	version := pin{in.Options.Image, PluginConfigMapName(in.Server.Name, in.Files), pluginItems(in.Files)}
 	if in.Workload.SettingsRevision() == i.Revision {
-		image, plugin = livePin(in.Workload, image, plugin)
+		version = livePin(in.Workload, version)
 	}
-	i.Plugin = pluginPart(in, image, plugin)
+	i.Plugin = pluginPart(in, version)
 	return i
 }
 
-// livePin is the image and the plugin that the pod template already has.
-func livePin(w *workload.Workload, image, plugin string) (liveImage, livePlugin string) {
+// pin is the version of the operator that a pod template is made with: the
+// image, and the plugin's ConfigMap with its files. The revision of the settings
+// leaves it out.
+type pin struct {
+	image, plugin string
+	items         []*corev1ac.KeyToPathApplyConfiguration
+}
+
+// livePin is what the pod template already has.
+func livePin(w *workload.Workload, version pin) pin {
 	if c := w.Injected(); c != nil && c.Image != "" {
-		image = c.Image
+		version.image = c.Image
 	}
-	if name := LivePlugin(&w.Template.Spec); name != "" {
-		plugin = name
+	if live := pluginVolume(&w.Template.Spec); live != nil {
+		version.plugin, version.items = live.Name, nil
+		for _, item := range live.Items {
+			version.items = append(version.items, corev1ac.KeyToPath().WithKey(item.Key).WithPath(item.Path))
+		}
 	}
-	return image, plugin
+	return version
 }
 
 // LivePlugin names the plugin's ConfigMap that a pod mounts; "" if none.
 func LivePlugin(pod *corev1.PodSpec) string {
-	for i := range pod.Volumes {
-		if v := &pod.Volumes[i]; v.Name == PluginVolume && v.ConfigMap != nil {
-			return v.ConfigMap.Name
-		}
+	if live := pluginVolume(pod); live != nil {
+		return live.Name
 	}
 	return ""
+}
+
+func pluginVolume(pod *corev1.PodSpec) *corev1.ConfigMapVolumeSource {
+	for i := range pod.Volumes {
+		if v := &pod.Volumes[i]; v.Name == PluginVolume && v.ConfigMap != nil {
+			return v.ConfigMap
+		}
+	}
+	return nil
 }
 
 func envVar(name, value string) *corev1ac.EnvVarApplyConfiguration {
@@ -82,7 +99,7 @@ func secretEnvVar(name, secret, key string) *corev1ac.EnvVarApplyConfiguration {
 
 // pluginPart builds all that makes the server ask the policy server: only
 // together do the parts work.
-func pluginPart(in SettingsInput, image, pluginConfigMap string) *PluginPart {
+func pluginPart(in SettingsInput, version pin) *PluginPart {
 	s := in.Server
 	part := &PluginPart{
 		Volumes: []*corev1ac.VolumeApplyConfiguration{
@@ -93,7 +110,7 @@ func pluginPart(in SettingsInput, image, pluginConfigMap string) *PluginPart {
 			corev1ac.VolumeMount().WithName(ConfigVolume).WithReadOnly(true).
 				WithMountPath(path.Join(ServerDir(s), dstack.ConfigFile)).WithSubPath(dstack.ConfigFile),
 		},
-		Init: injectContainer(in, image),
+		Init: injectContainer(in, version.image),
 	}
 	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
 		part.Env = append(part.Env, envVar(dstack.EnvPluginServiceURI, PolicyURL(s.Namespace, s.Name)))
@@ -107,8 +124,8 @@ func pluginPart(in SettingsInput, image, pluginConfigMap string) *PluginPart {
 		part.Env = append(part.Env, envVar(dstack.EnvPythonPath, PluginDir))
 	}
 	part.Volumes = append(part.Volumes, corev1ac.Volume().WithName(PluginVolume).
-		WithConfigMap(corev1ac.ConfigMapVolumeSource().WithName(pluginConfigMap).
-			WithDefaultMode(0o444).WithItems(pluginItems(in.Files)...)))
+		WithConfigMap(corev1ac.ConfigMapVolumeSource().WithName(version.plugin).
+			WithDefaultMode(0o444).WithItems(version.items...)))
 	part.Mounts = append(part.Mounts, corev1ac.VolumeMount().WithName(PluginVolume).
 		WithReadOnly(true).WithMountPath(PluginDir))
 	return part
@@ -187,8 +204,11 @@ func injectSecurity(in SettingsInput) *corev1ac.SecurityContextApplyConfiguratio
 	if as.group != nil {
 		ac.WithRunAsGroup(*as.group)
 	}
-	if as.nonRoot || as.user != nil && *as.user != 0 {
+	switch pod := in.Workload.Template.Spec.SecurityContext; {
+	case as.nonRoot, as.user != nil && *as.user != 0:
 		ac.WithRunAsNonRoot(true)
+	case pod != nil && pod.RunAsNonRoot != nil:
+		ac.WithRunAsNonRoot(false) // The server's container lifts what its pod says.
 	}
 	return ac
 }
