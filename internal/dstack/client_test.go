@@ -2,6 +2,7 @@ package dstack_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -29,7 +30,7 @@ func TestReleaseAsksWithoutToken(t *testing.T) {
 		if r.Header.Get("Authorization") != "" {
 			t.Error("the token was sent where none is needed")
 		}
-		io.WriteString(w, `{"server_version": "0.22.5", "more": [1]}`)
+		fmt.Fprint(w, `{"server_version": "0.22.5", "more": [1]}`)
 	})
 	if got, err := c.Release(t.Context()); err != nil || got != "0.22.5" {
 		t.Errorf("got %q, %v, want 0.22.5", got, err)
@@ -41,7 +42,7 @@ func TestCheckTokenSendsIt(t *testing.T) {
 		if r.Method != http.MethodPost || r.URL.Path != "/api/users/get_my_user" || r.Header.Get("Authorization") != "Bearer "+token {
 			t.Errorf("got %s %s with %q", r.Method, r.URL.Path, r.Header.Get("Authorization"))
 		}
-		io.WriteString(w, `{"username": "admin", "global_role": "admin"}`)
+		fmt.Fprint(w, `{"username": "admin", "global_role": "admin"}`)
 	})
 	if got, err := c.CheckToken(t.Context()); err != nil || got != "admin" {
 		t.Errorf("got %q, %v, want admin", got, err)
@@ -70,7 +71,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := client(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(tc.status)
-				io.WriteString(w, tc.body)
+				fmt.Fprint(w, tc.body)
 			})
 			got, err := c.Release(t.Context())
 			if message(err) != tc.wantErr || got != tc.want {

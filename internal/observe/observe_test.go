@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -96,7 +95,7 @@ func TestPolicyServers(t *testing.T) {
 func say(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
-		io.WriteString(w, body)
+		fmt.Fprint(w, body)
 	}
 }
 
@@ -107,7 +106,7 @@ func raw(answer string) http.HandlerFunc {
 		if err != nil {
 			panic(err)
 		}
-		io.WriteString(conn, answer)
+		fmt.Fprint(conn, answer)
 		conn.Close()
 	}
 }
@@ -117,13 +116,15 @@ func reset(w http.ResponseWriter, _ *http.Request) {
 	if err != nil {
 		panic(err)
 	}
-	conn.(*net.TCPConn).SetLinger(0)
+	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+		panic(err)
+	}
 	conn.Close()
 }
 
 func hugeHeaders(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("X-Much", strings.Repeat("a", 1<<20))
-	io.WriteString(w, `{"revision": "3f9c2a10"}`)
+	fmt.Fprint(w, `{"revision": "3f9c2a10"}`)
 }
 
 func TestServers(t *testing.T) {
@@ -214,12 +215,14 @@ func TestSilenceEnds(t *testing.T) {
 	over := make(chan struct{})
 	p := prober(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.Host, pod+":") {
-			io.WriteString(w, `{"revision": "3f9c2a10"}`)
+			fmt.Fprint(w, `{"revision": "3f9c2a10"}`)
 			return
 		}
 		if strings.HasPrefix(r.Host, "10.0.0.9:") {
-			io.WriteString(w, `{"revision": "3f`)
-			http.NewResponseController(w).Flush()
+			fmt.Fprint(w, `{"revision": "3f`)
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				panic(err)
+			}
 		}
 		<-over
 	})

@@ -30,40 +30,67 @@ var (
 func findings() []ours.Finding {
 	return []ours.Finding{
 		ours.OK("Good", "good"), ours.Waiting("Waits", "waits"), ours.Stuck("Stuck", "stuck"), ours.Unknown("Unknown", "unknown"),
-		{Reason: "HalfFilled", Message: "a finding without a status"}, {},
+		{Reason: "HalfFilled", Message: "a finding without a status"},
+		{},
 	}
+}
+
+// world is what is known beside the findings of the steps.
+type world struct {
+	effective *isolation.Effective
+	served    string
+	running   *v1alpha1.RunningSettings
+	proven    string
+}
+
+// worlds are all combinations of facts, known and missing; the first is the
+// only one in which nothing is.
+func worlds(e *isolation.Effective) []world {
+	var all []world
+	for _, effective := range []*isolation.Effective{e, nil} {
+		for _, served := range []string{e.Revision, "", "01d00000"} {
+			for _, r := range []*v1alpha1.RunningSettings{running(2), {Pods: 2, PolicyPods: 1, NetworkMode: 2}, {}, nil} {
+				for _, proven := range []string{"5e771465", ""} {
+					all = append(all, world{effective, served, r, proven})
+				}
+			}
+		}
+	}
+	return all
 }
 
 // Every condition of a DstackServer is there whatever was found, about the
 // present generation; Ready is True only when everything is known and True.
 func TestServerSaysEverythingEveryTime(t *testing.T) {
 	s := testkit.MakeServer("main").Generation(7).Obj()
-	e := resolve(s)
-	good := goodFacts(e)
-	runnings := []*v1alpha1.RunningSettings{running(2), {Pods: 2, PolicyPods: 1, NetworkMode: 2}, {}, nil}
-	for _, accepted := range findings() {
-		for _, plugin := range findings() {
-			for _, settings := range findings() {
-				for _, connected := range findings() {
-					for _, r := range runnings {
-						for _, served := range []string{e.Revision, "", "01d00000"} {
-							for _, effective := range []*isolation.Effective{e, nil} {
-								f := ours.ServerFacts{Accepted: accepted, PolicyPlugin: plugin, Settings: settings, Connected: connected, Running: r, Served: served, Effective: effective, Revisions: good.Revisions}
-								got := ours.Server(s, f, now)
-								checkConditions(t, got.Conditions, serverConditions, 7)
-								allGood := accepted.Reason == "Good" && plugin.Reason == "Good" && settings.Reason == "Good" && connected.Reason == "Good" &&
-									r == runnings[0] && served == e.Revision && effective != nil
-								if ready := condition(got.Conditions, "Ready").Status == metav1.ConditionTrue; ready != allGood {
-									t.Fatalf("Ready is %t for %+v", ready, f)
-								}
-							}
-						}
-					}
-				}
-			}
+	all := worlds(resolve(s))
+	check := func(steps [4]ours.Finding, w int) {
+		f := ours.ServerFacts{
+			Accepted: steps[0], PolicyPlugin: steps[1], Settings: steps[2], Connected: steps[3],
+			Effective: all[w].effective, Served: all[w].served, Running: all[w].running,
+			Revisions: v1alpha1.SettingsRevisions{Proven: all[w].proven},
+		}
+		got := ours.Server(s, f, now)
+		checkConditions(t, got.Conditions, serverConditions, 7)
+		good := w == 0
+		for _, step := range steps {
+			good = good && step.Reason == "Good"
+		}
+		if ready := condition(got.Conditions, "Ready").Status == metav1.ConditionTrue; ready != good {
+			t.Fatalf("Ready is %t for %+v", ready, f)
 		}
 	}
-	if got := ours.Server(s, good, now); got.ObservedGeneration != 7 {
+	steps := findings()
+	n := len(steps)
+	for i := range n * n * n * n {
+		combination := [4]ours.Finding{steps[i%n], steps[i/n%n], steps[i/n/n%n], steps[i/n/n/n]}
+		check(combination, 0)
+		check(combination, i%len(all))
+	}
+	for w := range all {
+		check([4]ours.Finding{steps[0], steps[0], steps[0], steps[0]}, w)
+	}
+	if got := ours.Server(s, ours.ServerFacts{}, now); got.ObservedGeneration != 7 {
 		t.Errorf("got generation %d, want 7", got.ObservedGeneration)
 	}
 }

@@ -13,10 +13,10 @@ import (
 // boundCase is one bound of the schema: the last value that fits, the first
 // that does not, and what is said of it.
 type boundCase struct {
-	kind, about string
-	accepted    fields
-	rejected    fields
-	message     string
+	about    string
+	accepted fields
+	rejected fields
+	message  string
 }
 
 func exception(changed map[string]any) map[string]any {
