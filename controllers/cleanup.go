@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -54,15 +55,20 @@ func (c *Cleanup) Run(ctx context.Context, managerDeployment string) error {
 	if err := c.client.List(ctx, &servers, client.InNamespace(c.namespace)); err != nil {
 		return fmt.Errorf("list DstackServers: %w", err)
 	}
-	var failed []error
+	failed := make([]error, len(servers.Items))
+	// At once, so that one whose pods do not go keeps no other from its release.
+	var group sync.WaitGroup
 	for i := range servers.Items {
-		s := &servers.Items[i]
-		if err := c.release(ctx, s, owns(servers.Items, s)); err != nil {
-			failed = append(failed, fmt.Errorf("DstackServer %s: %w", s.Name, err))
-			continue
-		}
-		log.Info("Released DstackServer", "name", s.Name, "workload", workloadKey(s))
+		s, owner := servers.Items[i].DeepCopy(), owns(servers.Items, &servers.Items[i])
+		group.Go(func() {
+			if err := c.release(ctx, s, owner); err != nil {
+				failed[i] = fmt.Errorf("DstackServer %s: %w", s.Name, err)
+				return
+			}
+			log.Info("Released DstackServer", "name", s.Name, "workload", workloadKey(s))
+		})
 	}
+	group.Wait()
 	return errors.Join(failed...)
 }
 
@@ -78,10 +84,7 @@ func owns(all []v1alpha1.DstackServer, s *v1alpha1.DstackServer) bool {
 
 func (c *Cleanup) release(ctx context.Context, s *v1alpha1.DstackServer, owner bool) error {
 	if owner {
-		err := wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
-			return c.attempt(ctx, s)
-		})
-		if err != nil {
+		if err := c.giveBack(ctx, s); err != nil {
 			return fmt.Errorf("give %s back: %w", workloadKey(s), err)
 		}
 	}
@@ -91,18 +94,45 @@ func (c *Cleanup) release(ctx context.Context, s *v1alpha1.DstackServer, owner b
 	return c.releaser.removeFinalizer(ctx, s)
 }
 
-// attempt releases the workload and tells whether the policy server is free to
-// go.
-func (c *Cleanup) attempt(ctx context.Context, s *v1alpha1.DstackServer) (bool, error) {
+// giveBack releases the workload and waits until the policy server is free to
+// go. It tries again until ctx ends, but for what the API server will not allow
+// the next time either.
+func (c *Cleanup) giveBack(ctx context.Context, s *v1alpha1.DstackServer) error {
+	var waiting string
+	var failed error
+	err := wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
+		w, err := c.read(ctx, s)
+		free := false
+		if err == nil {
+			free, err = c.releaser.release(ctx, s, w)
+		}
+		switch {
+		case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
+			return false, err
+		case err != nil:
+			failed = err
+			return false, nil
+		}
+		waiting = "the settings were taken back, and a server pod still asks the policy server: look at the pods of the workload, and run the cleanup again" + blockedNote(w)
+		return free, nil
+	})
+	switch {
+	case err == nil || apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
+		return err
+	case waiting != "":
+		return fmt.Errorf("%s: %w", waiting, err)
+	default:
+		return fmt.Errorf("%w: %w", err, failed)
+	}
+}
+
+// read reads the workload; nil when it is gone.
+func (c *Cleanup) read(ctx context.Context, s *v1alpha1.DstackServer) (*workload.Workload, error) {
 	w, err := readWorkload(ctx, c.client, s)
-	if client.IgnoreNotFound(err) != nil {
-		return false, err
+	if err != nil {
+		return nil, client.IgnoreNotFound(err)
 	}
-	var live *workload.Workload
-	if err == nil {
-		live = w
-	}
-	return c.releaser.release(ctx, s, live)
+	return w, nil
 }
 
 // stopManager scales the manager to zero, so that it does not set again what is
