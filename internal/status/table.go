@@ -86,8 +86,10 @@ func (v View) awaited() string {
 		return "waiting for every policy server to decide by it"
 	case v.Running == nil || v.Running.Pods == 0:
 		return "no pod of the dstack server runs"
-	case v.Running.PolicyPods < v.Running.Pods || !v.Proven:
+	case v.Running.PolicyPods < v.Running.Pods:
 		return "not every server pod asks the policy server"
+	case !v.Proven:
+		return "no server pod has become ready with the settings yet"
 	}
 	return ""
 }
