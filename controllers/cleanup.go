@@ -91,7 +91,8 @@ func (c *Cleanup) release(ctx context.Context, s *v1alpha1.DstackServer, owner b
 	if err := c.releaser.deleteChildren(ctx, s); err != nil {
 		return err
 	}
-	return c.releaser.removeFinalizer(ctx, s)
+	// Whatever becomes of its status, a server that was given back may go.
+	return errors.Join(c.forget(ctx, s), c.releaser.removeFinalizer(ctx, s))
 }
 
 // giveBack releases the workload and waits until the policy server is free to

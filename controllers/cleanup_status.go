@@ -1,0 +1,53 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/isolation"
+	"github.com/dstack-isolation/operator/internal/status"
+)
+
+// unattended is what objects say that nobody looks after.
+func unattended(s *v1alpha1.DstackServer) status.Finding {
+	return status.Unknown(v1alpha1.ReasonPending, fmt.Sprintf(
+		"waiting for an operator: the last one was uninstalled and gave %s back, so nothing is refused", workloadKey(s)))
+}
+
+// forget makes a server that was given back, and its profiles, say so: no manager
+// is left to correct a status that says Ready. Nor may the note outlive the
+// settings that they have worked: when the next operator puts them in again, a
+// first pod that fails must be taken back again.
+func (c *Cleanup) forget(ctx context.Context, s *v1alpha1.DstackServer) error {
+	var profiles v1alpha1.IsolationProfileList
+	if err := c.client.List(ctx, &profiles, client.InNamespace(c.namespace)); err != nil {
+		return fmt.Errorf("list IsolationProfiles: %w", err)
+	}
+	now := time.Now()
+	view := status.View{
+		Effective: isolation.Resolve(isolation.Input{Server: s, Profiles: profiles.Items, Now: now}),
+		Override:  unattended(s),
+	}
+	var failed []error
+	for i := range profiles.Items {
+		p := &profiles.Items[i]
+		if p.Spec.ServerRef.Name != s.Name {
+			continue
+		}
+		before := p.DeepCopy()
+		p.Status = status.Profile(p, view, now)
+		failed = append(failed, client.IgnoreNotFound(c.client.Status().Patch(ctx, p, client.MergeFrom(before))))
+	}
+	before := s.DeepCopy()
+	s.Status = status.Server(s, status.ServerFacts{Accepted: view.Override}, now)
+	failed = append(failed, client.IgnoreNotFound(c.client.Status().Patch(ctx, s, client.MergeFrom(before))))
+	if err := errors.Join(failed...); err != nil {
+		return fmt.Errorf("write the status of what was given back: %w", err)
+	}
+	return nil
+}
