@@ -110,7 +110,7 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 		return err
 	}
 	ownErr := r.applyOwn(ctx, p)
-	r.observePolicyServers(ctx, p, ownErr)
+	observeErr := r.observePolicyServers(ctx, p, ownErr)
 	var settingsErr error
 	if ownErr == nil {
 		settingsErr = r.applySettings(ctx, p)
@@ -119,7 +119,7 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	if errors.Is(ownErr, errTokenInvalid) {
 		return nil // Somebody must act: the status says so.
 	}
-	return errors.Join(ownErr, settingsErr)
+	return errors.Join(ownErr, observeErr, settingsErr)
 }
 
 // ensureFinalizer comes before any effect on other objects. It does not change

@@ -3,11 +3,12 @@ package controllers_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
+	"syscall"
 
 	. "github.com/onsi/ginkgo/v2"
 )
@@ -26,7 +27,7 @@ func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error)
 	target, found := n.targets[address]
 	n.mu.Unlock()
 	if !found {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("connection refused")}
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", target)

@@ -27,22 +27,24 @@ const (
 )
 
 // observePolicyServers asks every policy server pod what it decides by.
-// applyErr is why the objects could not be applied.
-func (r *DstackServerReconciler) observePolicyServers(ctx context.Context, p *pass, applyErr error) {
+// applyErr is why the objects could not be applied. The error is about reads
+// that failed.
+func (r *DstackServerReconciler) observePolicyServers(ctx context.Context, p *pass, applyErr error) error {
 	switch {
 	case errors.Is(applyErr, errTokenInvalid):
 		p.facts.PolicyPlugin = status.Stuck(v1alpha1.ReasonTokenInvalid, applyErr.Error())
 		p.wakeAfter(askLater) // Secrets are not watched.
-		return
+		return nil
 	case applyErr != nil:
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonApplyFailed, applyErr.Error())
-		return
+		return nil
 	}
 	finding, err := r.askPolicyServers(ctx, p)
 	if err != nil {
 		finding = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 	}
 	p.facts.PolicyPlugin = finding
+	return err
 }
 
 // askPolicyServers judges what they answer and how their rollout stands.

@@ -176,10 +176,19 @@ func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackSer
 	for _, o := range children {
 		err := r.client.Delete(ctx, o, client.PropagationPolicy("Background"))
 		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete %T %s: %w", o, o.GetName(), err)
+			return fmt.Errorf("delete %s %s: %w", r.kind(o), o.GetName(), err)
 		}
 	}
 	return nil
+}
+
+// kind names the kind of an object in messages.
+func (r releaser) kind(o client.Object) string {
+	gvk, err := r.client.GroupVersionKindFor(o)
+	if err != nil {
+		return "object"
+	}
+	return gvk.Kind
 }
 
 func (r releaser) removeFinalizer(ctx context.Context, server *v1alpha1.DstackServer) error {
