@@ -97,8 +97,8 @@ var _ = Describe("Without a decision", func() {
 				want = unavailable("run", "the policy server cannot be asked: it did not answer in time")
 			}
 			expectMessage(got.answer, want)
-			// dstack's own plugin gives up after 8 seconds, ours before.
-			Expect(got.took).To(BeNumerically("<", 10*time.Second), got.server)
+			// dstack's own plugin gives up after 8 seconds, ours after 7; the rest is for a busy machine.
+			Expect(got.took).To(BeNumerically("<", 20*time.Second), got.server)
 		}
 		for _, server := range deliveries {
 			Expect(servers.dstack[server].policy.process.signal(syscall.SIGCONT)).To(Succeed())

@@ -55,10 +55,10 @@ var _ = Describe("Loading", func() {
 
 	It("does not come to a first start with a token that the policy server does not accept", func(ctx context.Context) {
 		target := filepath.Join(GinkgoT().TempDir(), dstack.ConfigFile)
-		out, err := runInject(ctx, "another-token", "--target", target, "--policy-url", servers.forPython.url(), "--timeout", "1s")
+		out, err := runInject(ctx, "another-token", "--target", target, "--policy-url", servers.forPython.url(), "--timeout", "3s")
 		Expect(err).To(MatchError("exit status 1"))
 		Expect(out).To(HaveSuffix("dstack-isolation: policy server at " + servers.forPython.url() +
-			": not ready within 1s: it does not accept the token (HTTP 401). The dstack server was not started with the plugin, which would refuse every run\n"))
+			": not ready within 3s: it does not accept the token (HTTP 401). The dstack server was not started with the plugin, which would refuse every run\n"))
 		Expect(out).NotTo(ContainSubstring("another-token"))
 	})
 

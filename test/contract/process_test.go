@@ -46,9 +46,9 @@ func (p *process) terminate() error {
 	select {
 	case <-p.ended:
 		return p.err
-	case <-time.After(15 * time.Second):
+	case <-time.After(30 * time.Second):
 		p.kill()
-		return fmt.Errorf("%s did not end within 15s of SIGTERM", p.name)
+		return fmt.Errorf("%s did not end within 30s of SIGTERM", p.name)
 	}
 }
 
