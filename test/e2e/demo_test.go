@@ -1,0 +1,30 @@
+//go:build e2e
+
+package e2e
+
+import (
+	. "github.com/onsi/ginkgo/v2"
+)
+
+var _ = Describe("A server in a Deployment", Ordered, ContinueOnFailure, Label("demo"), func() {
+	s := &site{}
+	BeforeAll(func() {
+		*s = *demoSite()
+		s.helmInstall()
+		s.serve()
+		s.isolate()
+	})
+	s.watchOver()
+
+	idleSpecs(s)
+	kubectlSpecs(s)
+	workloadSpecs(s)
+	profileSpecs(s)
+	policyServerSpecs(s)
+	releaseSpecs(s)
+	uninstallSpecs(s)
+
+	It("has not made the operator's processes restart", func() {
+		s.expectNoRestarts()
+	})
+})

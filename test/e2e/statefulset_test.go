@@ -1,0 +1,70 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+var _ = Describe("A server in a StatefulSet", Ordered, ContinueOnFailure, Label("variants"), func() {
+	s := &site{}
+	BeforeAll(func() {
+		*s = *ownSite("e2e-statefulset", "test/e2e/testdata/statefulset")
+		s.serverDir = "home/server"
+		s.create()
+		s.serve()
+	})
+	s.watchOver()
+
+	It("becomes isolated", func() {
+		config, p := s.configFile(), s.probe(probing)
+		s.isolate()
+		s.expectIsolated()
+		p.expectNoRefusal()
+		Expect(s.configFile()).To(Equal(config))
+		live := s.workload()
+		takeOut(template(live))
+		Expect(cmp.Diff(s.before.spec, givenOf(live).spec)).To(BeEmpty(), "all else must be the user's own (-before +now)")
+	})
+
+	It("takes the settings back when the first pod with them fails, though a StatefulSet waits for that pod for ever", func() {
+		s.releaseAll()
+		before := s.configFile()
+		s.writeConfigFile(oddConfig)
+		DeferCleanup(func() { s.writeConfigFile(before) })
+		s.applySamples()
+		Eventually(func() string { return condition(s.dstackServer(Default, "main").Status.Conditions, "Stalled") }).
+			WithTimeout(readyTimeout).WithPolling(300 * time.Millisecond).Should(HavePrefix("True/InjectionFailed: "))
+		s.rolledOut()
+		s.expectUsersOwn(s.workload())
+		s.expectOpen()
+		Expect(s.configFile()).To(Equal(oddConfig))
+	})
+
+	It("gives the server back when its DstackServer is deleted", func() {
+		s.kubectl("annotate", "--overwrite", "dstackserver", "main", "isolation.dstack.ai/retry=mended")
+		s.isolate()
+		s.expectIsolated()
+		config, p := s.configFile(), s.probe(probing)
+		s.kubectl("delete", "dstackserver", "main", "--timeout=120s")
+		s.expectGivenBack("main", config)
+		p.expectNoRefusal()
+	})
+
+	It("has not made the operator's processes restart", func() {
+		s.expectNoRestarts()
+	})
+
+	It("does not hold up the deletion of its namespace", func() {
+		s.isolate()
+		started := time.Now()
+		_, err := run("", "kubectl", "delete", "namespace", s.namespace, "--timeout=180s")
+		Expect(err).NotTo(HaveOccurred(), "the namespace must go while the manager runs in it")
+		AddReportEntry("deletion of a namespace with its manager", time.Since(started).Round(time.Second).String())
+		Expect(s.configFile()).NotTo(ContainSubstring("dstack_isolation"))
+	})
+})
