@@ -107,7 +107,7 @@ var _ = Describe("Bringing a server up", func() {
 		Expect(w.result.RequeueAfter).To(Equal(10 * time.Second))
 
 		By("one does not know the token")
-		w.network.at("10.0.1.2:8080", listen(&policyServer{token: "another", revision: w.revision()}))
+		w.network.at("10.0.1.2:8080", w.network.listen(&policyServer{token: "another", revision: w.revision()}))
 		w.pass()
 		untouched()
 		w.expectStatus("policy-server-of-another-token")

@@ -46,7 +46,7 @@ func (w *world) policyServersUp() []*policyServer {
 	servers := make([]*policyServer, n)
 	for i := range servers {
 		servers[i] = &policyServer{token: w.token(), revision: w.revision(), version: "v1"}
-		w.network.at(fmt.Sprintf("10.0.1.%d:8080", i+1), listen(servers[i]))
+		w.network.at(fmt.Sprintf("10.0.1.%d:8080", i+1), w.network.listen(servers[i]))
 	}
 	w.policyServersReady(n)
 	return servers
@@ -116,7 +116,7 @@ func (w *world) ready(name, ip string) *dstackServer {
 	GinkgoHelper()
 	w.setStatus(testkit.SetReady(get(w, name, &corev1.Pod{}), ip))
 	process := &dstackServer{release: "0.22.5", token: "admin-token", role: "admin"}
-	w.network.at(ip+":3000", listen(process))
+	w.network.at(ip+":3000", w.network.listen(process))
 	return process
 }
 

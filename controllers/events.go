@@ -14,15 +14,18 @@ import (
 // saw the transition.
 const actionReconcile = "Reconcile"
 
-// emit tells of conditions that changed their status or reason. Reconciling
-// only mirrors the others and would double each event.
+// emit tells of conditions that changed their status or reason. Reconciling,
+// and Ready while it is not True, only mirror the others: they would double each
+// event, and the API counts events of one reason as repetitions of the first.
 func emit(recorder events.EventRecorder, about runtime.Object, before, after []metav1.Condition) {
 	for _, c := range after {
 		old := meta.FindStatusCondition(before, c.Type)
 		if old != nil && old.Status == c.Status && old.Reason == c.Reason {
 			continue
 		}
-		if c.Type == v1alpha1.ConditionReconciling || c.Type == v1alpha1.ConditionStalled || c.Reason == v1alpha1.ReasonPending {
+		mirrors := c.Type == v1alpha1.ConditionReconciling || c.Type == v1alpha1.ConditionStalled ||
+			c.Type == v1alpha1.ConditionReady && c.Status != metav1.ConditionTrue
+		if mirrors || c.Reason == v1alpha1.ReasonPending {
 			continue
 		}
 		kind := corev1.EventTypeNormal

@@ -25,10 +25,8 @@ var _ = Describe("Events", func() {
 			"Normal WaitingForPolicyServers SettingsApplied is False: the server is told to ask the policy server once every replica of it is ready",
 			"Normal Connected Connected is True: all 1 server pods answer; dstack 0.22.5",
 			"Normal PolicyServersNotReady UnmatchedProjectsCovered is False: waiting for every policy server to decide by policy revision REV",
-			"Normal RollingOut Ready is False: " + starting,
 			"Normal Accepted Accepted is True: the profile is valid and its server exists",
 			"Normal PolicyServersNotReady Programmed is False: waiting for every policy server to decide by policy revision REV",
-			"Normal PolicyServersNotReady Ready is False: waiting for every policy server to decide by policy revision REV",
 		}))
 
 		By("a pass that finds nothing new")
@@ -67,11 +65,9 @@ var _ = Describe("Events", func() {
 		const none = `there is no DstackServer "none" in namespace NS: create it, or create this profile again with another spec.serverRef`
 		Expect(w.events()).To(ConsistOf(
 			"Warning WorkloadNotFound Accepted is False: "+missing,
-			"Warning WorkloadNotFound Ready is False: "+missing,
 			"Warning PolicyServersNotReady UnmatchedProjectsCovered is False: waiting for every policy server to decide by policy revision REV",
 			"Warning ServerNotFound Accepted is False: "+none,
 			"Warning ServerNotFound Programmed is False: "+none,
-			"Warning ServerNotFound Ready is False: "+none,
 		))
 		w.pass()
 		Expect(w.events()).To(BeEmpty())

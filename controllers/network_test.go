@@ -17,9 +17,19 @@ import (
 type network struct {
 	mu      sync.Mutex
 	targets map[string]string
+	servers []*httptest.Server
 }
 
-func newNetwork() *network { return &network{targets: map[string]string{}} }
+// newNetwork lasts until the spec is over or, made in a BeforeAll, the container.
+func newNetwork() *network {
+	n := &network{targets: map[string]string{}}
+	DeferCleanup(func() {
+		for _, s := range n.servers {
+			s.Close()
+		}
+	})
+	return n
+}
 
 // dial opens a connection to who answers at a pod's address.
 func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
@@ -94,9 +104,9 @@ func answer(out http.ResponseWriter, body any) {
 	_ = json.NewEncoder(out).Encode(body)
 }
 
-// listen serves a handler until the spec is over and returns its address.
-func listen(h http.Handler) string {
+// listen serves a handler and returns its address.
+func (n *network) listen(h http.Handler) string {
 	s := httptest.NewServer(h)
-	DeferCleanup(s.Close)
+	n.servers = append(n.servers, s)
 	return s.Listener.Addr().String()
 }
