@@ -21,7 +21,7 @@ import (
 func youngerThan(o client.Object) {
 	GinkgoHelper()
 	Eventually(func() bool { return time.Now().After(o.GetCreationTimestamp().Add(time.Second)) }).
-		WithTimeout(3 * time.Second).Should(BeTrue())
+		WithTimeout(10 * time.Second).Should(BeTrue())
 }
 
 var _ = Describe("A workload that two DstackServers name", func() {

@@ -107,24 +107,30 @@ func (c *Cleanup) giveBack(ctx context.Context, s *v1alpha1.DstackServer) error 
 		if err == nil {
 			free, err = c.releaser.release(ctx, s, w)
 		}
-		switch {
-		case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
-			return false, err
-		case err != nil:
+		if err != nil {
 			failed = err
-			return false, nil
+			return false, hopeless(err)
 		}
 		waiting = "the settings were taken back, and a server pod still asks the policy server: look at the pods of the workload, and run the cleanup again" + blockedNote(w)
 		return free, nil
 	})
 	switch {
-	case err == nil || apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
+	case err == nil || hopeless(err) != nil:
 		return err
 	case waiting != "":
 		return fmt.Errorf("%s: %w", waiting, err)
 	default:
 		return fmt.Errorf("%w: %w", err, failed)
 	}
+}
+
+// hopeless is the error if the API server will not allow it the next time
+// either, else nil.
+func hopeless(err error) error {
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+		return err
+	}
+	return nil
 }
 
 // read reads the workload; nil when it is gone.

@@ -40,8 +40,10 @@ func background(f func() error) <-chan error {
 func (w *world) manager() {
 	GinkgoHelper()
 	labels := map[string]string{"app": "manager"}
-	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "manager", Image: "dstack-isolation:1"}}}}
+	template := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: labels},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "manager", Image: "dstack-isolation:1"}}},
+	}
 	w.create(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "manager"}, Spec: appsv1.DeploymentSpec{
 		Replicas: ptr.To[int32](1), Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template,
 	}})
@@ -77,6 +79,7 @@ var _ = Describe("The cleanup before the operator goes", func() {
 		w.nothingLeft()
 		Expect(w.server().Finalizers).To(BeEmpty())
 		Expect(w.server().DeletionTimestamp).To(BeNil(), "it is the user's")
+		w.expectStatus("cleaned-up")
 	})
 
 	It("does without a manager that is gone, or never was", func() {
@@ -113,7 +116,7 @@ var _ = Describe("The cleanup before the operator goes", func() {
 		Expect(w.try("other")).To(Succeed())
 		get(w, manifests.PolicyServerName("other"), &appsv1.Deployment{})
 
-		err := w.cleanup(3*time.Second, "")
+		err := w.cleanup(10*time.Second, "")
 		Expect(err).To(MatchError("DstackServer main: give Deployment/dstack-server back: the settings were taken back, and a server pod still asks the policy server: look at the pods of the workload, and run the cleanup again: context deadline exceeded"))
 		Expect(isInjected(w.deployment())).To(BeFalse(), "what was released stays released")
 		w.allThere()
@@ -126,7 +129,7 @@ var _ = Describe("The cleanup before the operator goes", func() {
 		w := usual()
 		w.bringUp()
 		change(w, w.deployment(), func(d *appsv1.Deployment) { d.Spec.Paused = true })
-		err := w.cleanup(2*time.Second, "")
+		err := w.cleanup(6*time.Second, "")
 		Expect(err).To(MatchError("DstackServer main: give Deployment/dstack-server back: the settings were taken back, and a server pod still asks the policy server: look at the pods of the workload, and run the cleanup again; Deployment " + w.ns + "/dstack-server is paused: resume its rollout (kubectl -n " + w.ns + " rollout resume deployment/dstack-server): context deadline exceeded"))
 	})
 

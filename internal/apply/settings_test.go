@@ -2,10 +2,15 @@ package apply_test
 
 import (
 	"context"
+	"errors"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -152,6 +157,26 @@ var _ = Describe("Settings in the user's workload", func() {
 		Expect(r.Complete).To(BeFalse())
 		Expect(r.Items).To(HaveEach(HaveField("State", v1alpha1.InjectedWithheld)))
 		Expect(s.live().Meta.ResourceVersion).To(Equal(before))
+	})
+
+	It("is refused with a cause when an admission policy does not allow it, and tried again when the API server is away", func() {
+		s := newServer(kindDeployment)
+		s.kubectlApply(s.manifest())
+		answer := error(apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "deployments"}, "dstack-server", errors.New("no init containers here")))
+		applier := apply.New(interceptor.NewClient(api.Client, interceptor.Funcs{
+			Apply: func(context.Context, client.WithWatch, runtime.ApplyConfiguration, ...client.ApplyOption) error {
+				return answer
+			},
+		}))
+		r, err := applier.Settings(ctx, s.intent(s.live()))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(r.Invalid).To(Equal(`deployments.apps "dstack-server" is forbidden: no init containers here`))
+		Expect(r.Complete).To(BeFalse())
+		Expect(r.Plugin).To(BeFalse())
+
+		answer = apierrors.NewServiceUnavailable("away")
+		_, err = applier.Settings(ctx, s.intent(s.live()))
+		Expect(err).To(MatchError("apply settings to Deployment " + s.ns + "/dstack-server: away"))
 	})
 
 	Describe("of an object that is not the one that was read", func() {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -202,7 +203,7 @@ func (s *server) settle() apply.Result {
 		r, err = s.applier.Settings(context.Background(), s.intent(w))
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(s.live().Meta.ResourceVersion).To(Equal(w.Meta.ResourceVersion))
-	}).Should(Succeed())
+	}).WithTimeout(time.Minute).Should(Succeed())
 	return r
 }
 
@@ -227,14 +228,4 @@ func (s *server) serverContainer() *corev1.Container {
 func (s *server) value(name string) string {
 	GinkgoHelper()
 	return workload.Lookup(s.serverContainer(), name).Value
-}
-
-// state is what became of one item.
-func state(r apply.Result, name string) v1alpha1.InjectedState {
-	for _, item := range r.Items {
-		if item.Name == name {
-			return item.State
-		}
-	}
-	return ""
 }
