@@ -118,7 +118,7 @@ func (s *site) expectOpen() {
 	Eventually(func() (status int) {
 		status, answer = s.plan(privileged)
 		return status
-	}).WithTimeout(90*time.Second).WithPolling(300*time.Millisecond).ShouldNot(Equal(0), "the dstack server must answer again")
+	}).WithTimeout(releaseTimeout).WithPolling(300*time.Millisecond).ShouldNot(Equal(0), "the dstack server must answer again")
 	status, answer := s.plan(privileged)
 	Expect(status).To(Equal(http.StatusOK), "the privileged run must be accepted again: %s", answer)
 }
@@ -196,7 +196,7 @@ func (p *prober) count() int {
 func (p *prober) expectNoRefusal() {
 	GinkgoHelper()
 	seen := p.count()
-	Eventually(p.count).WithTimeout(90*time.Second).Should(BeNumerically(">=", seen+3), func() string {
+	Eventually(p.count).WithTimeout(releaseTimeout).Should(BeNumerically(">=", seen+3), func() string {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return fmt.Sprintf("harmless runs must be accepted again; refused: %q", p.refused)

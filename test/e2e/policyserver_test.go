@@ -8,7 +8,12 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dstack-isolation/operator/internal/workload"
 )
+
+const policyServers = "isolation.dstack.ai/server=main,app.kubernetes.io/component=policy-server"
 
 func policyServerSpecs(s *site) {
 	const deployment = "isolation-policy-main"
@@ -25,9 +30,9 @@ func policyServerSpecs(s *site) {
 		s.scaledTo(deployment, 2)
 
 		By("deleting one of two pods")
-		pod := s.pods("isolation.dstack.ai/server=main")[0]
+		pod := s.pods(policyServers)[0]
 		s.kubectl("delete", "pod", pod.Name, "--timeout=60s")
-		s.scaledTo(deployment, 2)
+		s.replaced(pod.UID)
 
 		p.expectNoOutage()
 		s.waitReady("main")
@@ -38,9 +43,9 @@ func policyServerSpecs(s *site) {
 		s.isolate()
 		s.scaledTo(deployment, 2)
 		p := s.probe(50 * time.Millisecond)
-		pod := s.pods("isolation.dstack.ai/server=main")[0]
+		pod := s.pods(policyServers)[0]
 		s.kubectl("delete", "pod", pod.Name, "--grace-period=0", "--force")
-		s.scaledTo(deployment, 2)
+		s.replaced(pod.UID)
 		p.expectNoOutage()
 		s.waitReady("main")
 	})
@@ -116,4 +121,19 @@ func policyServerSpecs(s *site) {
 			Expect(status).To(Equal(c.want), c.what)
 		}
 	})
+}
+
+// replaced waits until two policy servers are ready, none of them the one that
+// was deleted.
+func (s *site) replaced(deleted types.UID) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		pods := s.pods(policyServers)
+		g.Expect(pods).To(HaveLen(2))
+		for i := range pods {
+			g.Expect(pods[i].UID).NotTo(Equal(deleted))
+			g.Expect(workload.Ready(&pods[i])).To(BeTrue(), "pod %s must be ready", pods[i].Name)
+		}
+	}).WithTimeout(90*time.Second).WithPolling(200*time.Millisecond).Should(Succeed(), "the deleted policy server must be replaced")
+	s.scaledTo("isolation-policy-main", 2)
 }

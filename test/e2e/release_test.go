@@ -27,7 +27,7 @@ func releaseSpecs(s *site) {
 	It("gives the server back when its DstackServer is deleted", func() {
 		s.isolate()
 		config, p := s.configFile(), s.probe(probing)
-		s.kubectl("delete", "dstackserver", "main", "--cascade=background", "--timeout=120s")
+		s.kubectl("delete", "dstackserver", "main", "--cascade=background", "--timeout=180s")
 		s.expectGivenBack("main", config)
 		p.expectNoRefusal()
 		Expect(condition(s.profile("research").Status.Conditions, v1alpha1.ConditionReady)).To(HavePrefix("False/ServerNotFound"))
@@ -70,7 +70,7 @@ func releaseSpecs(s *site) {
 	It("gives the server back when its DstackServer is deleted in the foreground", func() {
 		s.isolate()
 		config, p := s.configFile(), s.probe(probing)
-		s.kubectl("delete", "dstackserver", "main", "--cascade=foreground", "--timeout=120s")
+		s.kubectl("delete", "dstackserver", "main", "--cascade=foreground", "--timeout=180s")
 		s.expectGivenBack("main", config)
 		p.expectNoRefusal()
 	})
@@ -91,7 +91,7 @@ func releaseSpecs(s *site) {
 		By("killing the manager when the server is given back")
 		s.kubectl("delete", "dstackserver", "main", "--wait=false")
 		s.killManager()
-		s.kubectl("wait", "--for=delete", "dstackserver/main", "--timeout=120s")
+		s.kubectl("wait", "--for=delete", "dstackserver/main", "--timeout=180s")
 		s.expectGivenBack("main", s.configFile())
 	})
 
@@ -131,7 +131,7 @@ func releaseSpecs(s *site) {
 		s.isolate()
 		second := strings.Replace(s.sample("dstackserver.yaml"), "name: main", "name: second", 1)
 		s.apply(second)
-		DeferCleanup(func() { s.kubectl("delete", "dstackserver", "second", "--ignore-not-found", "--timeout=120s") })
+		DeferCleanup(func() { s.kubectl("delete", "dstackserver", "second", "--ignore-not-found", "--timeout=180s") })
 		Eventually(func() string {
 			return condition(s.dstackServer(Default, "second").Status.Conditions, v1alpha1.ConditionAccepted)
 		}).WithTimeout(soon).Should(Equal("False/WorkloadClaimed: Deployment dstack-server belongs to DstackServer main, which is older: delete one of the two"))
@@ -140,7 +140,7 @@ func releaseSpecs(s *site) {
 
 		By("deleting the first")
 		config, p := s.configFile(), s.probe(probing)
-		s.kubectl("delete", "dstackserver", "main", "--timeout=120s")
+		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
 		s.waitReady("second")
 		s.rolledOut()
 		s.expectNoChildren("main")
@@ -148,7 +148,7 @@ func releaseSpecs(s *site) {
 		p.expectNoRefusal()
 
 		By("deleting the second, which gives back all")
-		s.kubectl("delete", "dstackserver", "second", "--timeout=120s")
+		s.kubectl("delete", "dstackserver", "second", "--timeout=180s")
 		s.expectGivenBack("second", config)
 	})
 

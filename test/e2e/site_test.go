@@ -26,9 +26,9 @@ const (
 	// readyTimeout is how long a server may take to become isolated: the policy
 	// servers start, the server restarts once, and on a busy machine of two cores
 	// each takes its time.
-	readyTimeout = 150 * time.Second
+	readyTimeout = 240 * time.Second
 	// releaseTimeout is how long a server may take to run without policy again.
-	releaseTimeout = 120 * time.Second
+	releaseTimeout = 180 * time.Second
 	// soon is for what takes a second on a machine that is not busy.
 	soon = 30 * time.Second
 )
@@ -179,7 +179,7 @@ func template(o client.Object) *corev1.PodTemplateSpec {
 // rolledOut waits until the server's pods are those of its workload.
 func (s *site) rolledOut() {
 	GinkgoHelper()
-	s.kubectl("rollout", "status", strings.ToLower(s.workloadKind())+"/dstack-server", "--timeout=120s")
+	s.kubectl("rollout", "status", strings.ToLower(s.workloadKind())+"/dstack-server", "--timeout=180s")
 }
 
 // serverPod is the only pod of the server.
@@ -297,6 +297,6 @@ func (s *site) dstackServer(g Gomega, name string) *v1alpha1.DstackServer {
 func (s *site) releaseAll() {
 	GinkgoHelper()
 	By("giving the server of namespace " + s.namespace + " back")
-	s.kubectl("delete", "isolationprofiles,dstackservers", "--all", "--timeout=120s")
+	s.kubectl("delete", "isolationprofiles,dstackservers", "--all", "--timeout=180s")
 	s.rolledOut()
 }

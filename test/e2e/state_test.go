@@ -60,7 +60,7 @@ func (s *site) settledVersions() map[string]string {
 	Eventually(func(g Gomega) {
 		before = s.versions()
 		g.Consistently(s.versions).WithTimeout(5 * time.Second).WithPolling(time.Second).Should(Equal(before))
-	}).WithTimeout(90*time.Second).Should(Succeed(), "the objects must come to rest")
+	}).WithTimeout(releaseTimeout).Should(Succeed(), "the objects must come to rest")
 	return before
 }
 
@@ -209,7 +209,7 @@ func (s *site) scaledTo(name string, replicas int32) {
 		g.Expect(*d.Spec.Replicas).To(Equal(replicas))
 		g.Expect(d.Status.Replicas).To(Equal(replicas))
 		g.Expect(d.Status.ReadyReplicas).To(Equal(replicas))
-	}).WithTimeout(90*time.Second).WithPolling(300*time.Millisecond).Should(Succeed(), "Deployment %s must have %d ready pods", name, replicas)
+	}).WithTimeout(releaseTimeout).WithPolling(300*time.Millisecond).Should(Succeed(), "Deployment %s must have %d ready pods", name, replicas)
 }
 
 // condition shows a condition as STATUS/REASON: MESSAGE.

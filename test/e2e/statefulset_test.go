@@ -50,7 +50,7 @@ var _ = Describe("A server in a StatefulSet", Ordered, ContinueOnFailure, Label(
 		s.isolate()
 		s.expectIsolated()
 		config, p := s.configFile(), s.probe(probing)
-		s.kubectl("delete", "dstackserver", "main", "--timeout=120s")
+		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
 		s.expectGivenBack("main", config)
 		p.expectNoRefusal()
 	})
