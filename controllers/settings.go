@@ -300,6 +300,10 @@ func (r *DstackServerReconciler) deleteStuck(ctx context.Context, p *pass, revis
 // warnings name what does not stop us but should be known.
 func (r *DstackServerReconciler) warnings(p *pass) {
 	w := p.workload
+	// dstack lets any user create a project, who is its administrator then.
+	if u := p.server.Spec.UnmatchedProjects; u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen {
+		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere")
+	}
 	switch {
 	case w.Strategy == "Recreate":
 		p.warn("%s has strategy Recreate: each change of settings stops the server for some seconds", w)
