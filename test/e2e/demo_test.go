@@ -11,6 +11,10 @@ var _ = Describe("A server in a Deployment", Ordered, ContinueOnFailure, Label("
 	BeforeAll(func() {
 		*s = *demoSite()
 		s.helmInstall()
+		// A demo may have ended with the other delivery.
+		if delivery, err := s.try("get", "dstackserver", "main", "-o", "jsonpath={.spec.policyPlugin.delivery}"); err == nil && delivery != "Python" {
+			s.releaseAll()
+		}
 		s.serve()
 		s.isolate()
 	})

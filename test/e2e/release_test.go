@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -67,9 +68,21 @@ func releaseSpecs(s *site) {
 		Expect(s.configFile()).To(Equal(userConfig), "the user's config.yml must be as it was")
 	})
 
-	It("gives the server back when its DstackServer is deleted in the foreground", func() {
+	It("changes the delivery, and gives the server back when its DstackServer is deleted in the foreground", func() {
 		s.isolate()
 		config, p := s.configFile(), s.probe(probing)
+		By("changing to delivery REST, which has no token")
+		s.deliver(v1alpha1.DeliveryREST)
+		s.waitReady("main")
+		s.expectIsolated()
+		Expect(s.askWithoutToken()).To(Equal(http.StatusOK))
+		By("changing back to delivery Python")
+		s.deliver(v1alpha1.DeliveryPython)
+		s.waitReady("main")
+		s.expectIsolated()
+		Eventually(s.askWithoutToken).WithTimeout(soon).Should(Equal(http.StatusUnauthorized))
+
+		By("deleting it")
 		s.kubectl("delete", "dstackserver", "main", "--cascade=foreground", "--timeout=180s")
 		s.expectGivenBack("main", config)
 		p.expectNoRefusal()
@@ -175,4 +188,10 @@ func (s *site) killManager() {
 	for _, pod := range s.pods("app.kubernetes.io/component=manager") {
 		s.kubectl("delete", "pod", pod.Name, "--grace-period=0", "--force")
 	}
+}
+
+// deliver changes how the plugin gets into the server.
+func (s *site) deliver(delivery v1alpha1.Delivery) {
+	GinkgoHelper()
+	s.kubectl("patch", "dstackserver", "main", "--type=merge", "-p", `{"spec":{"policyPlugin":{"delivery":"`+string(delivery)+`"}}}`)
 }

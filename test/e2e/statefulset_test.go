@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
 
 var _ = Describe("A server in a StatefulSet", Ordered, ContinueOnFailure, Label("variants"), func() {
@@ -45,9 +47,10 @@ var _ = Describe("A server in a StatefulSet", Ordered, ContinueOnFailure, Label(
 		Expect(s.configFile()).To(Equal(oddConfig))
 	})
 
-	It("gives the server back when its DstackServer is deleted", func() {
-		s.kubectl("annotate", "--overwrite", "dstackserver", "main", "isolation.dstack.ai/retry=mended")
-		s.isolate()
+	It("tries again when something is changed, here to delivery REST, and gives the server back", func() {
+		s.applySamples()
+		s.deliver(v1alpha1.DeliveryREST)
+		s.waitReady("main")
 		s.expectIsolated()
 		config, p := s.configFile(), s.probe(probing)
 		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
