@@ -10,6 +10,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -77,6 +78,9 @@ func (r *IsolationProfileReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("isolationprofile").
 		For(&v1alpha1.IsolationProfile{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DstackServer{}, handler.EnqueueRequestsFromMapFunc(r.profilesOf)).
+		// A change of the server wakes all its profiles, and most of a pass is a wait
+		// for the API server.
+		WithOptions(controller.Options{MaxConcurrentReconciles: 8}).
 		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
 }
 
