@@ -11,8 +11,10 @@ import (
 	"time"
 )
 
-// direct never uses a proxy of the machine's.
-var direct = &http.Client{Timeout: time.Minute, Transport: &http.Transport{Proxy: nil}}
+// direct never uses a proxy of the machine's, nor a connection twice: dstack's
+// server closes an idle one after five seconds, perhaps just when it is used
+// again.
+var direct = &http.Client{Timeout: time.Minute, Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
 
 // account is a user of one dstack server.
 type account struct {
