@@ -32,7 +32,7 @@ var _ = Describe("A server whose manager is gone", Ordered, ContinueOnFailure, L
 		s.helmInstall()
 		s.isolate()
 		config, p := s.configFile(), s.probe(probing)
-		s.kubectl("delete", "deployment", s.release+"-manager")
+		s.deleteManager()
 		s.helmUninstall()
 		s.expectUninstalled(config)
 		p.expectNoRefusal()
@@ -42,7 +42,7 @@ var _ = Describe("A server whose manager is gone", Ordered, ContinueOnFailure, L
 		s.helmInstall()
 		s.isolate()
 		config, p := s.configFile(), s.probe(probing)
-		s.kubectl("delete", "deployment", s.release+"-manager")
+		s.deleteManager()
 		s.kubectl("delete", "dstackserver", "main", "--wait=false")
 		s.expectIsolated()
 		s.helmUninstall()
@@ -54,7 +54,7 @@ var _ = Describe("A server whose manager is gone", Ordered, ContinueOnFailure, L
 	It("lets its namespace go after the cleanup that is documented for this", func() {
 		s.helmInstall()
 		s.isolate()
-		s.kubectl("delete", "deployment", s.release+"-manager", "--cascade=foreground", "--timeout=90s")
+		s.deleteManager()
 		_, err := run("", "kubectl", "delete", "namespace", s.namespace, "--wait=false")
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(func() string {
@@ -68,3 +68,10 @@ var _ = Describe("A server whose manager is gone", Ordered, ContinueOnFailure, L
 		Expect(err).NotTo(HaveOccurred())
 	})
 })
+
+// deleteManager returns when the manager's last pod is gone: one that is still
+// stopping would do what nobody is meant to do.
+func (s *site) deleteManager() {
+	GinkgoHelper()
+	s.kubectl("delete", "deployment", s.release+"-manager", "--cascade=foreground", "--timeout=90s")
+}
