@@ -29,8 +29,17 @@ func (f *logFlags) logger(out io.Writer) (logr.Logger, error) {
 	if !known {
 		return logr.Logger{}, fmt.Errorf("--log-level %q is not known: use info or debug", f.level)
 	}
-	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
+	log := logr.FromSlogHandler(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level, ReplaceAttr: plainLevel}))
 	klog.SetLogger(log.WithName("kubernetes"))
 	logf.SetLogger(log)
 	return log, nil
+}
+
+// plainLevel names every verbosity above the usual one DEBUG, where slog would
+// count from the next level of its own ("DEBUG+3").
+func plainLevel(groups []string, a slog.Attr) slog.Attr {
+	if level, ok := a.Value.Any().(slog.Level); ok && len(groups) == 0 && a.Key == slog.LevelKey && level < slog.LevelInfo {
+		a.Value = slog.StringValue(slog.LevelDebug.String())
+	}
+	return a
 }

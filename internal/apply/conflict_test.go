@@ -170,6 +170,19 @@ var _ = Describe("A conflict with another manager", func() {
 			Expect(*s.sent).To(Equal(applies{all: 1, dry: 1}), "the API server was only asked")
 		})
 
+		It("gives back what was set alone when nothing is to be set any more", func() {
+			s := newServer(kindDeployment)
+			s.kubectlApply(s.manifest(env(dstack.EnvPythonPath, "/plugins")))
+			settings(s)
+			Expect(s.envNames()).To(ContainElement(mode))
+			i := s.intent(s.live())
+			i.Settings = nil
+			_, err := s.applier.Settings(ctx, i)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(s.envNames()).To(Equal(append(append([]string{}, usersEnv...), dstack.EnvPythonPath)))
+			Expect(apply.Owns(s.live())).To(BeFalse())
+		})
+
 		It("accepts a PYTHONPATH of the user's that contains the plugin's folder", func() {
 			s := newServer(kindDeployment)
 			s.kubectlApply(s.manifest(env(dstack.EnvPythonPath, "/plugins:"+manifests.PluginDir)))

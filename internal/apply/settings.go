@@ -54,8 +54,13 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 	if err != nil {
 		return refused(intent, send, conflicts, err)
 	}
-	if opens(intent, send) || send.Empty() {
+	switch {
+	case opens(intent, send):
 		return result(intent, send, conflicts), nil
+	case send.Empty():
+		// What was set alone before is not wanted any more.
+		_, err := a.Release(ctx, intent.Workload)
+		return result(intent, send, conflicts), err
 	}
 	if err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager)); err != nil {
 		return refused(intent, send, conflicts, err)
