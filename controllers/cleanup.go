@@ -112,6 +112,9 @@ func (c *Cleanup) giveBack(ctx context.Context, s *v1alpha1.DstackServer) error 
 			return false, hopeless(err)
 		}
 		waiting = "the settings were taken back, and a server pod still asks the policy server: look at the pods of the workload, and run the cleanup again" + blockedNote(w)
+		if held := heldByManifest(w); held != "" {
+			waiting = held
+		}
 		return free, nil
 	})
 	switch {

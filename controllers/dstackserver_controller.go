@@ -112,7 +112,11 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	ownErr := r.applyOwn(ctx, p)
 	observeErr := r.observePolicyServers(ctx, p, ownErr)
 	var settingsErr error
-	if ownErr == nil {
+	switch {
+	case ownErr != nil:
+	case p.server.Spec.Injection == v1alpha1.InjectionManual:
+		settingsErr = r.showSettings(ctx, p)
+	default:
 		settingsErr = r.applySettings(ctx, p)
 	}
 	r.observeServers(ctx, p)

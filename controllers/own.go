@@ -108,6 +108,7 @@ func (r *DstackServerReconciler) ensureToken(ctx context.Context, server *v1alph
 func (r *DstackServerReconciler) collectPlugins(ctx context.Context, p *pass) error {
 	keep := []string{
 		manifests.StateName(p.server.Name),
+		manifests.ManualName(p.server.Name),
 		manifests.PluginConfigMapName(p.server.Name, r.Plugin),
 		manifests.LivePlugin(&p.workload.Template.Spec),
 	}

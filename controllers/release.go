@@ -35,7 +35,7 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	}
 	if !free {
 		p.wakeAfter(lookForPods)
-		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go")
+		p.facts.Settings = releasing(p.workload)
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
 		return nil
 	}
@@ -95,7 +95,7 @@ func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel re
 		return false, err
 	}
 	if !free && !terminating {
-		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go"+blockedNote(p.workload))
+		p.facts.Settings = releasing(p.workload)
 		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
 		p.wakeAfter(lookForPods)
 		return false, nil
@@ -116,6 +116,23 @@ func (r *DstackServerReconciler) lookBeforeRelease(ctx context.Context, p *pass)
 	// A container that is missing is reported while the object lives.
 	p.container, _ = w.Container(p.server.Spec.Workload.Container)
 	return r.readPods(ctx, p)
+}
+
+// releasing says what a release waits for. The workload is nil when it is gone.
+func releasing(w *workload.Workload) status.Finding {
+	if held := heldByManifest(w); held != "" {
+		return status.Stuck(v1alpha1.ReasonReleasing, held)
+	}
+	return status.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back; waiting for the last server pod that asks the policy server to go"+blockedNote(w))
+}
+
+// heldByManifest says that settings stay because they are not the operator's to
+// take back; "" when there are none.
+func heldByManifest(w *workload.Workload) string {
+	if w == nil || w.Injected() == nil || apply.Owns(w) {
+		return ""
+	}
+	return fmt.Sprintf("the settings in %s are its own manifest's, so they stay: take them out there; the policy server is kept until no server pod asks it", w)
 }
 
 func blockedNote(w *workload.Workload) string {

@@ -25,10 +25,7 @@ import (
 // applySettings puts the settings into the user's workload, if nothing speaks
 // against it, and judges how far they have come.
 func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) error {
-	intent := manifests.Settings(manifests.SettingsInput{
-		Server: p.server, Workload: p.workload, Container: p.container,
-		NetworkMode: p.effective.Plan.NetworkMode, Files: r.Plugin, Options: r.options(p),
-	})
+	intent := r.intent(p)
 	r.warnings(p)
 	if f := p.refusal(intent); f.Reason != "" {
 		p.facts.Settings = f
@@ -65,9 +62,17 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	return err
 }
 
-// refusal says why nothing may be written; an empty finding means that nothing
-// speaks against it.
-func (p *pass) refusal(intent manifests.Intent) status.Finding {
+// intent is what the workload should carry.
+func (r *DstackServerReconciler) intent(p *pass) manifests.Intent {
+	return manifests.Settings(manifests.SettingsInput{
+		Server: p.server, Workload: p.workload, Container: p.container,
+		NetworkMode: p.effective.Plan.NetworkMode, Files: r.Plugin, Options: r.options(p),
+	})
+}
+
+// obstacle is what in the workload the settings cannot work beside; an empty
+// finding means that there is none.
+func (p *pass) obstacle() status.Finding {
 	c, dir := p.container, manifests.ServerDir(p.server)
 	if workload.Lookup(c, dstack.EnvConfigDisabled).Set {
 		return status.Stuck(v1alpha1.ReasonConfigDisabled, fmt.Sprintf(
@@ -83,13 +88,19 @@ func (p *pass) refusal(intent manifests.Intent) status.Finding {
 		return status.Stuck(v1alpha1.ReasonInvalidWorkload, fmt.Sprintf(
 			"volume %q is mounted with subPathExpr, which the init container cannot expand: use subPath", source.Mount.Name))
 	}
-	if f := p.proxyInTheWay(); f.Reason != "" {
+	return p.proxyInTheWay()
+}
+
+// refusal says why nothing may be written; an empty finding means that nothing
+// speaks against it.
+func (p *pass) refusal(intent manifests.Intent) status.Finding {
+	if f := p.obstacle(); f.Reason != "" {
 		return f
 	}
 	if p.workload.Injected() == nil && p.facts.Revisions.Rejected == rejectionKey(p.server, intent.Revision) {
 		return p.earlier(v1alpha1.ConditionSettingsApplied)
 	}
-	risk := p.workload.DatabaseRisk(c, dir)
+	risk := p.workload.DatabaseRisk(p.container, manifests.ServerDir(p.server))
 	if risk != "" && p.workload.Injected() == nil && p.server.Annotations[v1alpha1.AnnotationAcknowledgeDataLoss] != "true" {
 		return status.Stuck(v1alpha1.ReasonWouldLoseDatabase, fmt.Sprintf(
 			"settings restart the server, and that would lose its database: %s. Put it on a persistent volume or set %s, or accept the loss: kubectl -n %s annotate dstackserver %s %s=true",

@@ -168,6 +168,9 @@ const (
 	// ReasonRolloutBlocked: the workload is paused or its strategy keeps pods from
 	// being replaced.
 	ReasonRolloutBlocked = "RolloutBlocked"
+	// ReasonManualStepNeeded: spec.injection is Manual, and the workload lacks
+	// something that its manifest must contain.
+	ReasonManualStepNeeded = "ManualStepNeeded"
 	// ReasonProxyInTheWay: specs would travel through an HTTP proxy.
 	ReasonProxyInTheWay = "ProxyInTheWay"
 	// ReasonConfigDisabled: the server is told not to read its config.yml, so it

@@ -60,13 +60,16 @@ type ServerAPI struct {
 
 // Injection says whether the operator sets what it needs in the workload.
 //
-// +kubebuilder:validation:Enum=Enabled;Disabled
+// +kubebuilder:validation:Enum=Enabled;Manual;Disabled
 type Injection string
 
 const (
 	// InjectionEnabled applies settings, plugin and init container to the
 	// workload, and nothing that another manager owns.
 	InjectionEnabled Injection = "Enabled"
+	// InjectionManual writes nothing to the workload: status and a ConfigMap show
+	// what its manifest must contain, and conditions tell when it does.
+	InjectionManual Injection = "Manual"
 	// InjectionDisabled gives back all that was set.
 	InjectionDisabled Injection = "Disabled"
 )
@@ -190,7 +193,9 @@ type DstackServerSpec struct {
 	ServerDir string `json:"serverDir,omitempty"`
 
 	// injection is Enabled (default: apply what is needed to the workload, which
-	// restarts the server when it changes) or Disabled (give back all of it).
+	// restarts the server when it changes), Manual (write nothing to the workload;
+	// show the exact patch for its manifest and tell when it is in place) or
+	// Disabled (give back all of it).
 	//
 	// +optional
 	// +kubebuilder:default=Enabled
@@ -280,7 +285,7 @@ type SettingsRevisions struct {
 // InjectedState says what became of one item that the operator sets in the
 // workload.
 //
-// +kubebuilder:validation:Enum=Applied;Conflict;Withheld
+// +kubebuilder:validation:Enum=Applied;Conflict;Withheld;Missing;Different
 type InjectedState string
 
 const (
@@ -291,9 +296,15 @@ const (
 	// InjectedWithheld: the item was left out because one that it depends on is in
 	// conflict.
 	InjectedWithheld InjectedState = "Withheld"
+	// InjectedMissing: spec.injection is Manual, and the workload lacks the item.
+	InjectedMissing InjectedState = "Missing"
+	// InjectedDifferent: spec.injection is Manual, and the workload sets the item to
+	// something else.
+	InjectedDifferent InjectedState = "Different"
 )
 
-// InjectedItem is one item that the operator sets in the workload.
+// InjectedItem is one item that the operator sets in the workload, or wants to
+// find there.
 type InjectedItem struct {
 	// name of the item: an environment variable, or such as "volume NAME".
 	//
@@ -362,14 +373,22 @@ type DstackServerStatus struct {
 	// +optional
 	SettingsRevision SettingsRevisions `json:"settingsRevision,omitzero"`
 
-	// injected lists the items that the operator sets in the workload, never
-	// their values.
+	// injected lists the items that the operator sets in the workload, or wants to
+	// find there when spec.injection is Manual, never their values.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=32
 	Injected []InjectedItem `json:"injected,omitempty"`
+
+	// manualPatch is what the workload's manifest must contain when spec.injection
+	// is Manual, as a strategic merge patch in YAML. It is empty while all of it is
+	// in place. The ConfigMap isolation-manual-NAME always holds it.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=16384
+	ManualPatch string `json:"manualPatch,omitempty"`
 
 	// warnings name what does not stop the operator but should be known, such as
 	// an outage of seconds at each change of settings.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -74,6 +75,25 @@ func (a *Applier) Release(ctx context.Context, w *workload.Workload) (bool, erro
 		return false, fmt.Errorf("release %s: %w", w, err)
 	}
 	return true, nil
+}
+
+// HandOver lets go of what was set in the workload, if other managers set all
+// of it to the same: then nothing changes but who owns it.
+func (a *Applier) HandOver(ctx context.Context, w *workload.Workload) error {
+	ours, others := fieldpath.NewSet(), fieldpath.NewSet()
+	for i := range w.Meta.ManagedFields {
+		entry := &w.Meta.ManagedFields[i]
+		if entry.Manager == WorkloadManager {
+			ours = ours.Union(fieldsOf(entry))
+		} else {
+			others = others.Union(fieldsOf(entry))
+		}
+	}
+	if ours.Empty() || !ours.Leaves().Difference(others).Empty() {
+		return nil
+	}
+	_, err := a.Release(ctx, w)
+	return err
 }
 
 // apply sends a copy of a configuration. The client decodes the API server's

@@ -52,6 +52,8 @@ const (
 	// ProvenKey is the key, in the state ConfigMap, of the settings revision with
 	// which a server pod became ready.
 	ProvenKey = "proven"
+	// PatchKey is the key of the patch in the ConfigMap of ManualName.
+	PatchKey = "patch.yaml"
 	// PortDecisions is the port on which the policy server is asked.
 	PortDecisions = 8080
 	// PortHealth is the port of the policy server's probes and metrics.
@@ -72,6 +74,10 @@ func TokenSecretName(server string) string { return PolicyServerName(server) + "
 // StateName names the ConfigMap that tells the init container whether the
 // settings have worked before.
 func StateName(server string) string { return "isolation-state-" + server }
+
+// ManualName names the ConfigMap that shows what the workload's manifest must
+// contain.
+func ManualName(server string) string { return "isolation-manual-" + server }
 
 // PolicyURL is where the server's pods reach the policy server.
 func PolicyURL(namespace, server string) string {

@@ -31,7 +31,9 @@ type ServerFacts struct {
 	// Release is the oldest release of the server's pods.
 	Release  string
 	Injected []v1alpha1.InjectedItem
-	Warnings []string
+	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
+	ManualPatch string
+	Warnings    []string
 }
 
 // Server computes the whole status of a DstackServer.
@@ -42,6 +44,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		Running:            f.Running,
 		SettingsRevision:   f.Revisions,
 		Injected:           boundedItems(f.Injected),
+		ManualPatch:        f.ManualPatch,
 		Warnings:           bounded(f.Warnings),
 	}
 	unmatched := pending()

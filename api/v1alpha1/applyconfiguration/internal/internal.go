@@ -121,6 +121,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: manualPatch
+      type:
+        scalar: string
     - name: observedGeneration
       type:
         scalar: numeric

@@ -21,7 +21,9 @@ type DstackServerSpecApplyConfiguration struct {
 	// Default: /root/.dstack/server, as in dstack's image.
 	ServerDir *string `json:"serverDir,omitempty"`
 	// injection is Enabled (default: apply what is needed to the workload, which
-	// restarts the server when it changes) or Disabled (give back all of it).
+	// restarts the server when it changes), Manual (write nothing to the workload;
+	// show the exact patch for its manifest and tell when it is in place) or
+	// Disabled (give back all of it).
 	Injection *apiv1alpha1.Injection `json:"injection,omitempty"`
 	// policyPlugin configures the policy server and its plugin in the server.
 	PolicyPlugin *PolicyPluginApplyConfiguration `json:"policyPlugin,omitempty"`

@@ -31,9 +31,13 @@ type DstackServerStatusApplyConfiguration struct {
 	PolicyRevision *PolicyRevisionsApplyConfiguration `json:"policyRevision,omitempty"`
 	// settingsRevision tells which settings were put into the workload.
 	SettingsRevision *SettingsRevisionsApplyConfiguration `json:"settingsRevision,omitempty"`
-	// injected lists the items that the operator sets in the workload, never
-	// their values.
+	// injected lists the items that the operator sets in the workload, or wants to
+	// find there when spec.injection is Manual, never their values.
 	Injected []InjectedItemApplyConfiguration `json:"injected,omitempty"`
+	// manualPatch is what the workload's manifest must contain when spec.injection
+	// is Manual, as a strategic merge patch in YAML. It is empty while all of it is
+	// in place. The ConfigMap isolation-manual-NAME always holds it.
+	ManualPatch *string `json:"manualPatch,omitempty"`
 	// warnings name what does not stop the operator but should be known, such as
 	// an outage of seconds at each change of settings.
 	Warnings []string `json:"warnings,omitempty"`
@@ -124,6 +128,14 @@ func (b *DstackServerStatusApplyConfiguration) WithInjected(values ...*InjectedI
 		}
 		b.Injected = append(b.Injected, *values[i])
 	}
+	return b
+}
+
+// WithManualPatch sets the ManualPatch field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ManualPatch field is set to the value of the last call.
+func (b *DstackServerStatusApplyConfiguration) WithManualPatch(value string) *DstackServerStatusApplyConfiguration {
+	b.ManualPatch = &value
 	return b
 }
 

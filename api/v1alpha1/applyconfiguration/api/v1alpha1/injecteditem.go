@@ -9,7 +9,8 @@ import (
 // InjectedItemApplyConfiguration represents a declarative configuration of the InjectedItem type for use
 // with apply.
 //
-// InjectedItem is one item that the operator sets in the workload.
+// InjectedItem is one item that the operator sets in the workload, or wants to
+// find there.
 type InjectedItemApplyConfiguration struct {
 	// name of the item: an environment variable, or such as "volume NAME".
 	Name *string `json:"name,omitempty"`
