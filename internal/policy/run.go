@@ -2,20 +2,13 @@ package policy
 
 import (
 	"bytes"
-	"cmp"
-	"fmt"
 	"slices"
-	"strconv"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // run is what the rules need to know of a run's specification.
 type run struct {
 	// kind is configuration.type.
 	kind string
-	// flags are the places where privileged or docker is neither null nor false.
-	flags []place
 	// volumes are the instance volumes.
 	volumes []instanceVolume
 	// nodes is the number of nodes of the whole run, at least 1, and nodesField
@@ -26,15 +19,6 @@ type run struct {
 	sshKey *string
 }
 
-// place is a key in an object of the specification.
-type place struct {
-	// object is the path of the object or of the list that it is in; index is its
-	// position in that list, -1 for an object that is in none.
-	object string
-	index  int
-	key    string
-}
-
 const (
 	inConfiguration = "configuration"
 	inGroups        = "configuration.groups"
@@ -42,86 +26,21 @@ const (
 	inVolumes       = "configuration.volumes"
 )
 
-func (p place) String() string {
-	s := p.object
-	if p.index >= 0 {
-		s += "[" + strconv.Itoa(p.index) + "]"
-	}
-	switch {
-	case p.key == "":
-		return s
-	case s == "":
-		return p.key
-	}
-	return s + "." + p.key
-}
-
-func (p place) compare(q place) int {
-	return cmp.Or(cmp.Compare(p.object, q.object), cmp.Compare(p.index, q.index), cmp.Compare(p.key, q.key))
-}
-
 type instanceVolume struct {
 	place
 	path string
 }
 
-// whole is the specification itself.
-var whole = place{index: -1}
-
-// problem is something in a specification that is not understood.
-type problem struct {
-	place
-	// what is wrong and what to write instead.
-	what string
-}
-
 // runReader reads one specification of a run in one pass.
 type runReader struct {
-	dec      *jsontext.Decoder
-	run      run
-	problems []problem
+	reader
+	run run
 
 	hasConfiguration bool
 	// nodes, groupNodes: configuration.nodes, and the sum over groups; 0 if absent.
 	nodes, groupNodes int
 	// noNodes are the groups that do not give theirs.
 	noNodes []place
-}
-
-// readRun reads a specification. What it does not understand comes back as
-// problems, in an order that does not depend on that of the keys.
-func readRun(spec []byte) (run, []problem) {
-	if problems := checkStructure(spec); problems != nil {
-		return run{}, problems
-	}
-	var r runReader
-	err := decode(spec, func(dec *jsontext.Decoder) error {
-		r.dec = dec
-		return members(dec, r.specMember)
-	})
-	if err != nil {
-		// Half of a specification says nothing about the rest.
-		return run{}, []problem{{whole, describe(err)}}
-	}
-	r.finish()
-	return r.run, r.problems
-}
-
-// checkStructure looks at what can be said without reading keys.
-func checkStructure(spec []byte) []problem {
-	if tooDeep(spec) {
-		return []problem{{whole, fmt.Sprintf("is nested deeper than %d levels", maxDepth)}}
-	}
-	if kind := jsontext.Value(spec).Kind(); kind != '{' {
-		return []problem{{whole, fmt.Sprintf("is %s and not an object", kindName(kind))}}
-	}
-	return nil
-}
-
-func (r *runReader) problem(at place, format string, args ...any) {
-	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, problem{at, fmt.Sprintf(format, args...)})
-	}
 }
 
 // finish judges what only the whole specification can tell.
@@ -142,17 +61,7 @@ func (r *runReader) finish() {
 	if r.groupNodes > r.run.nodes {
 		r.run.nodes, r.run.nodesField = r.groupNodes, inGroups
 	}
-	slices.SortFunc(r.run.flags, place.compare)
-	r.run.flags = slices.Compact(r.run.flags)
 	slices.SortStableFunc(r.run.volumes, func(a, b instanceVolume) int { return a.compare(b.place) })
-	slices.SortFunc(r.problems, func(a, b problem) int {
-		return cmp.Or(a.compare(b.place), cmp.Compare(a.what, b.what))
-	})
-	r.problems = slices.Compact(r.problems)
-}
-
-func (r *runReader) hasProblem(at place) bool {
-	return slices.ContainsFunc(r.problems, func(p problem) bool { return p.place == at })
 }
 
 func inConfig(key string) place { return place{object: inConfiguration, index: -1, key: key} }

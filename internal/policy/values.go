@@ -8,7 +8,7 @@ import (
 )
 
 // list reads null or a list of at most maxEntries.
-func (r *runReader) list(at place, path string, entry func(place) error) error {
+func (r *reader) list(at place, path string, entry func(place) error) error {
 	switch kind := r.dec.PeekKind(); kind {
 	case '[':
 	case 'n':
@@ -36,14 +36,14 @@ func (r *runReader) list(at place, path string, entry func(place) error) error {
 	return err
 }
 
-func (r *runReader) skip(place) error {
+func (r *reader) skip(place) error {
 	_, err := r.dec.ReadValue()
 	return err
 }
 
 // flag reads privileged or docker. What is neither null nor a boolean counts as
 // set: dstack takes 1 and "true" for true.
-func (r *runReader) flag(at place) error {
+func (r *reader) flag(at place) error {
 	raw, err := r.dec.ReadValue()
 	if err != nil {
 		return err
@@ -55,12 +55,12 @@ func (r *runReader) flag(at place) error {
 	default:
 		r.problem(at, "is %s; write true or false", kindName(kind))
 	}
-	r.run.flags = append(r.run.flags, at)
+	r.shared.flags = append(r.shared.flags, at)
 	return nil
 }
 
 // count reads a number of nodes; null is none.
-func (r *runReader) count(at place, into *int) error {
+func (r *reader) count(at place, into *int) error {
 	const most = 1_000_000
 	raw, err := r.dec.ReadValue()
 	if err != nil || raw.Kind() == 'n' {
@@ -79,7 +79,7 @@ func (r *runReader) count(at place, into *int) error {
 }
 
 // text reads a string; anything else is a problem.
-func (r *runReader) text(at place, remedy string) (s string, isString bool, err error) {
+func (r *reader) text(at place, remedy string) (s string, isString bool, err error) {
 	if kind := r.dec.PeekKind(); kind != '"' {
 		return "", false, r.wrong(at, kind, remedy)
 	}
@@ -92,7 +92,7 @@ func (r *runReader) text(at place, remedy string) (s string, isString bool, err 
 }
 
 // freeForm passes over a map whose keys are the user's own.
-func (r *runReader) freeForm(at place) error {
+func (r *reader) freeForm(at place) error {
 	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
 		return r.wrong(at, kind, "write an object")
 	}
@@ -101,7 +101,7 @@ func (r *runReader) freeForm(at place) error {
 }
 
 // rest passes over a value that no rule reads, unless it hides what one reads.
-func (r *runReader) rest(at place) error {
+func (r *reader) rest(at place) error {
 	raw, err := r.dec.ReadValue()
 	if err != nil {
 		return err
@@ -117,14 +117,14 @@ func (r *runReader) rest(at place) error {
 	return nil
 }
 
-func (r *runReader) searchHidden(raw jsontext.Value, at place) error {
+func (r *reader) searchHidden(raw jsontext.Value, at place) error {
 	at.key = label(at.key)
 	return decode(raw, func(dec *jsontext.Decoder) error { return r.hidden(dec, at) })
 }
 
 // hidden looks at every depth for keys that rules read, in places where no
 // release of dstack has them so far, and judges them as elsewhere.
-func (r *runReader) hidden(dec *jsontext.Decoder, at place) error {
+func (r *reader) hidden(dec *jsontext.Decoder, at place) error {
 	switch dec.PeekKind() {
 	case '{':
 		return members(dec, func(name string) error {
@@ -150,7 +150,7 @@ func (r *runReader) hidden(dec *jsontext.Decoder, at place) error {
 	return err
 }
 
-func (r *runReader) hiddenKey(dec *jsontext.Decoder, at place) error {
+func (r *reader) hiddenKey(dec *jsontext.Decoder, at place) error {
 	raw, err := dec.ReadValue()
 	if err != nil {
 		return err
@@ -159,14 +159,14 @@ func (r *runReader) hiddenKey(dec *jsontext.Decoder, at place) error {
 	switch {
 	case at.key == "instance_path":
 		r.problem(at, "is in a place that is not known to this release; remove it")
-	case kind != 'n' && kind != 'f' && len(r.run.flags) < maxProblems:
-		r.run.flags = append(r.run.flags, at)
+	case kind != 'n' && kind != 'f' && len(r.shared.flags) < maxProblems:
+		r.shared.flags = append(r.shared.flags, at)
 	}
 	return nil
 }
 
 // checkName refuses a name that only looks like a key of dstack's.
-func (r *runReader) checkName(at place) {
+func (r *reader) checkName(at place) {
 	if known := variantOf(at.key); known != "" {
 		at.key = known
 		r.problem(at, "is written in another case")
@@ -174,7 +174,7 @@ func (r *runReader) checkName(at place) {
 }
 
 // wrong passes over a value of a kind that is not expected.
-func (r *runReader) wrong(at place, got jsontext.Kind, remedy string) error {
+func (r *reader) wrong(at place, got jsontext.Kind, remedy string) error {
 	if _, err := r.dec.ReadValue(); err != nil {
 		return err
 	}
