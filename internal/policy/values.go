@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -106,6 +107,51 @@ func (r *reader) rest(at place) error {
 	if err != nil {
 		return err
 	}
+	return r.search(raw, at)
+}
+
+// unknownField is rest for a field that this release does not know.
+func (r *reader) unknownField(at place) error {
+	r.checkName(at)
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if carriesValue(raw) && len(r.shared.unknown) < maxProblems {
+		r.shared.unknown = append(r.shared.unknown, at)
+	}
+	return r.search(raw, at)
+}
+
+// carriesValue tells whether a value is anything but null, false, 0, "", [], {}
+// and trees of those. A newer dstack sends its new fields with such values when
+// the user left them out.
+func carriesValue(raw jsontext.Value) bool {
+	carries := false
+	err := decode(raw, func(dec *jsontext.Decoder) error {
+		for !carries && dec.PeekKind() != jsontext.KindInvalid {
+			kind, length := dec.StackIndex(dec.StackDepth())
+			isName := kind == '{' && length%2 == 0
+			token, err := dec.ReadToken()
+			if err != nil {
+				return err
+			}
+			switch token.Kind() {
+			case 't':
+				carries = true
+			case '"':
+				carries = !isName && token.String() != ""
+			case '0':
+				mantissa, _, _ := strings.Cut(strings.ToLower(token.String()), "e")
+				carries = strings.ContainsAny(mantissa, "123456789")
+			}
+		}
+		return nil
+	})
+	return carries || err != nil
+}
+
+func (r *reader) search(raw jsontext.Value, at place) error {
 	if k := raw.Kind(); k != '{' && k != '[' {
 		return nil
 	}
