@@ -14,11 +14,21 @@ import (
 // rules has, for each control, one rule a kind of object that it is about. A
 // control without any fails the tests.
 var rules = [isolation.ControlCount]ruleSet{
-	isolation.HostSSH:          {run: hostSSH},
-	isolation.Privileged:       {run: privileged, fleet: privileged, volume: privileged, gateway: privileged},
-	isolation.InstanceVolumes:  {run: instanceVolumes},
-	isolation.HostNetwork:      {run: hostNetwork},
-	isolation.DistributedTasks: {run: distributedTasks},
+	isolation.HostSSH:                {run: hostSSH},
+	isolation.Privileged:             {run: privileged, fleet: privileged, volume: privileged, gateway: privileged},
+	isolation.InstanceVolumes:        {run: instanceVolumes},
+	isolation.HostNetwork:            {run: hostNetwork},
+	isolation.DistributedTasks:       {run: distributedTasks},
+	isolation.ServiceRouters:         {run: serviceRouters},
+	isolation.ImportedFleets:         {run: importedFleets},
+	isolation.ServerAccess:           {run: serverAccess},
+	isolation.ServicesWithoutGateway: {run: servicesWithoutGateway},
+	isolation.Services:               {run: services},
+	isolation.Tags:                   {run: tags},
+	isolation.Fleets:                 {run: fleets},
+	isolation.Backends:               {run: backends},
+	isolation.Registries:             {run: registries},
+	isolation.UnknownFields:          {run: unknownFields},
 }
 
 // ruleSet are the rules of one control. A kind that the control is not about
@@ -58,6 +68,9 @@ type subject struct {
 	project projectName
 	// networkMode is the weakest that may hold; 0 if it is not known.
 	networkMode v1alpha1.NetworkMode
+	// noImported tells whether importedFleets refuses anything in the policy that
+	// is being judged by.
+	noImported bool
 }
 
 // projectName is quoted only when it is printed.
@@ -99,6 +112,9 @@ func Decide(eff *isolation.Effective, running Running, req *Request, now time.Ti
 		Reasons:  plain(reasons),
 		Lifted:   d.lifted(&enforced, reasons),
 		Revision: d.project.Revision,
+	}
+	if decision.Allowed {
+		decision.Filled = d.subject.fill(&enforced, req.Spec)
 	}
 	if d.project.HasAudit() {
 		counted := d.project.Counted(req.User, now)
@@ -155,7 +171,8 @@ func (d *decider) judge(policy *isolation.Policy) []verdict {
 		return nil
 	}
 	var reasons []verdict
-	for _, c := range isolation.AllControls() {
+	d.subject.noImported = policy[isolation.ImportedFleets].Mode != isolation.ModeAllowed
+	for c := range isolation.ControlCount {
 		held := &policy[c]
 		for _, f := range rules[c].judge(held.Value, &d.subject) {
 			reasons = append(reasons, verdict{
@@ -174,7 +191,7 @@ func (d *decider) lifted(policy *isolation.Policy, reasons []verdict) []string {
 		return nil
 	}
 	var lifted []string
-	for _, c := range isolation.AllControls() {
+	for c := range isolation.ControlCount {
 		for _, name := range policy[c].Lifted {
 			if d.wouldRefuse(c, name, reasons) && !slices.Contains(lifted, name) {
 				lifted = append(lifted, name)

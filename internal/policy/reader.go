@@ -34,6 +34,9 @@ func (p place) String() string {
 	return s + "." + p.key
 }
 
+// in is the object that the key is in.
+func (p place) in() place { return place{object: p.object, index: p.index} }
+
 func (p place) compare(q place) int {
 	return cmp.Or(cmp.Compare(p.object, q.object), cmp.Compare(p.index, q.index), cmp.Compare(p.key, q.key))
 }
@@ -94,25 +97,29 @@ func readSpec(kind dstack.ApplyKind, spec []byte) (facts, []problem, bool) {
 	}
 	var f facts
 	var r *reader
-	var member func(string) error
+	var object func() error
 	var finish func()
 	switch kind {
 	case dstack.KindRun:
 		run := &runReader{}
-		r, member, finish = &run.reader, run.specMember, func() { run.finish(); f.run = run.run }
+		r, finish = &run.reader, func() { run.finish(); f.run = run.run }
+		object = func() error { return r.membersOf(specObject, run.specMember) }
 	case dstack.KindFleet:
 		fleet := &fleetReader{}
-		r, member, finish = &fleet.reader, fleet.specMember, func() { fleet.finish(); f.fleet = fleet.fleet }
+		r, finish = &fleet.reader, func() { fleet.finish(); f.fleet = fleet.fleet }
+		object = func() error { return members(r.dec, fleet.specMember) }
 	case dstack.KindVolume:
 		volume := &volumeReader{}
-		r, member, finish = &volume.reader, volume.specMember, func() { volume.finish(); f.volume = volume.volume }
+		r, finish = &volume.reader, func() { volume.finish(); f.volume = volume.volume }
+		object = func() error { return members(r.dec, volume.specMember) }
 	case dstack.KindGateway:
 		gateway := &gatewayReader{}
-		r, member, finish = &gateway.reader, gateway.specMember, func() { gateway.finish(); f.gateway = gateway.gateway }
+		r, finish = &gateway.reader, func() { gateway.finish(); f.gateway = gateway.gateway }
+		object = func() error { return members(r.dec, gateway.specMember) }
 	}
 	err := decode(spec, func(dec *jsontext.Decoder) error {
 		r.dec = dec
-		return members(dec, member)
+		return object()
 	})
 	if err != nil {
 		// Half of a specification says nothing about the rest.

@@ -25,7 +25,7 @@ func privileged(v isolation.Value, s *subject) []finding {
 		}
 		where := ""
 		if at.object != inConfiguration {
-			where = " in " + place{object: at.object, index: at.index}.String()
+			where = " in " + at.in().String()
 		}
 		found = append(found, finding{at.String(), fmt.Sprintf(
 			"%s not allowed in project %s: set %s to false%s", what, s.project, at.key, where)})
@@ -58,11 +58,7 @@ func instanceVolumes(v isolation.Value, s *subject) []finding {
 // characters, of which the host's tools may make something else; so only a
 // path that is clean can be allowed.
 func pathRemedy(p string, allowed []string) string {
-	quoted := make([]string, len(allowed))
-	for i, dir := range allowed {
-		quoted[i] = quote(dir)
-	}
-	below := fmt.Sprintf("mount only what is in %s", list(quoted, maxPaths, "directories"))
+	below := fmt.Sprintf("mount only what is in %s", list(quoted(allowed), maxPaths, "directories"))
 	if strings.ContainsFunc(p, unicode.IsControl) || strings.TrimSpace(p) != p {
 		return "write it without control characters and without spaces at its ends, and " + below
 	}

@@ -17,10 +17,24 @@ type run struct {
 	nodesField string
 	// sshKey is ssh_key_pub; nil when it is null or absent.
 	sshKey *string
+	// routers are the places where a router is set.
+	routers []place
+	// serverAccess and gateway tell whether "dstack" is set and "gateway" is
+	// anything but null and false.
+	serverAccess, gateway bool
+	// fleets and instances are those that the run may be placed on; any if there
+	// are none.
+	fleets    []fleetRef
+	instances []instanceRef
+	// images of all its containers.
+	images []image
+	// fill is where a list of fleets can be put into the specification.
+	fill fillPoint
 }
 
 const (
 	inConfiguration = "configuration"
+	inProfile       = "profile"
 	inGroups        = "configuration.groups"
 	inReplicas      = "configuration.replicas"
 	inVolumes       = "configuration.volumes"
@@ -41,6 +55,12 @@ type runReader struct {
 	nodes, groupNodes int
 	// noNodes are the groups that do not give theirs.
 	noNodes []place
+	// configured and profiled are the parameters of configuration and profile.
+	configured, profiled parameters
+	// hasImage tells whether the configuration names an image; groups and
+	// groupsWithImage count groups.
+	hasImage                bool
+	groups, groupsWithImage int
 }
 
 // finish judges what only the whole specification can tell.
@@ -61,16 +81,22 @@ func (r *runReader) finish() {
 	if r.groupNodes > r.run.nodes {
 		r.run.nodes, r.run.nodesField = r.groupNodes, inGroups
 	}
+	r.finishPlacement()
+	r.finishImages()
 	slices.SortStableFunc(r.run.volumes, func(a, b instanceVolume) int { return a.compare(b.place) })
+	slices.SortFunc(r.run.routers, place.compare)
 }
 
 func inConfig(key string) place { return place{object: inConfiguration, index: -1, key: key} }
 
-const kindTask = "task"
+const (
+	kindTask    = "task"
+	kindService = "service"
+)
 
-var kinds = []string{kindTask, "service", "dev-environment"}
+var kinds = []string{kindTask, kindService, "dev-environment"}
 
-func (r *runReader) specMember(name string) error {
+func (r *runReader) specMember(name string, below object) error {
 	at := place{index: -1, key: name}
 	switch name {
 	case inConfiguration:
@@ -78,7 +104,18 @@ func (r *runReader) specMember(name string) error {
 			return r.wrong(at, kind, "write an object")
 		}
 		r.hasConfiguration = true
-		return members(r.dec, r.configurationMember)
+		err := r.membersOf(configurationObject, r.configurationMember)
+		r.run.fill.end = int(r.dec.InputOffset()) - len("}")
+		return err
+	case inProfile:
+		switch kind := r.dec.PeekKind(); kind {
+		case '{':
+			return r.membersOf(profileObject, r.profileMember)
+		case 'n':
+			return r.skip(at)
+		default:
+			return r.wrong(at, kind, "write an object or null")
+		}
 	case "ssh_key_pub":
 		if r.dec.PeekKind() == 'n' {
 			return r.skip(at)
@@ -89,18 +126,20 @@ func (r *runReader) specMember(name string) error {
 		}
 		return err
 	}
-	r.checkName(at)
-	_, err := r.dec.ReadValue()
-	return err
+	return r.walk(below)
 }
 
-func (r *runReader) configurationMember(name string) error {
+func (r *runReader) configurationMember(name string, below object) error {
 	at := inConfig(name)
 	switch name {
 	case "type":
 		return r.kind(at)
 	case "privileged", "docker":
 		return r.flag(at)
+	case "dstack":
+		set, err := r.isSet(at)
+		r.run.serverAccess = set
+		return err
 	case "volumes":
 		return r.list(at, inVolumes, r.volume)
 	case "groups":
@@ -108,16 +147,25 @@ func (r *runReader) configurationMember(name string) error {
 	case "replicas":
 		// A range of a service, or, up to dstack 0.21.3, the list of its groups.
 		if r.dec.PeekKind() == '{' {
-			return r.rest(at)
+			return r.walk(below)
 		}
 		return r.list(at, inReplicas, r.group)
 	case "nodes":
 		return r.count(at, &r.nodes)
-	case "env", "tags":
+	case "env":
 		return r.freeForm(at)
+	case "image":
+		return r.image(at, &r.hasImage)
+	case "gateway":
+		return r.gateway(at)
+	case "router":
+		return r.router(at, below)
 	}
-	r.checkName(at)
-	return r.rest(at)
+	return r.parameter(at, below, &r.configured)
+}
+
+func (r *runReader) profileMember(name string, below object) error {
+	return r.parameter(place{object: inProfile, index: -1, key: name}, below, &r.profiled)
 }
 
 func (r *runReader) kind(at place) error {
@@ -137,27 +185,76 @@ func (r *runReader) group(at place) error {
 	if kind := r.dec.PeekKind(); kind != '{' {
 		return r.wrong(at, kind, "write an object")
 	}
-	nodes := 0
-	err := members(r.dec, func(name string) error {
+	nodes, hasImage := 0, false
+	err := r.membersOf(groupObject, func(name string, below object) error {
 		at.key = name
 		switch name {
 		case "privileged", "docker":
 			return r.flag(at)
 		case "nodes":
 			return r.count(at, &nodes)
-		case "volumes":
-			return r.list(at, at.String(), r.volume)
-		case "env", "tags":
-			return r.freeForm(at)
+		case "image":
+			return r.image(at, &hasImage)
+		case "router":
+			return r.router(at, below)
+		case "volumes", "env", "tags":
+			return r.strange(at)
 		}
-		r.checkName(at)
-		return r.rest(at)
+		return r.walk(below)
 	})
 	r.groupNodes += nodes
+	r.groups++
+	if hasImage {
+		r.groupsWithImage++
+	}
 	if at.key = "nodes"; nodes == 0 && at.object == inGroups && !r.hasProblem(at) {
 		r.noNodes = append(r.noNodes, at)
 	}
 	return err
+}
+
+// strange reads what groups have in no release, as it would have to be read if
+// one had it.
+func (r *runReader) strange(at place) error {
+	if r.dec.PeekKind() == 'n' {
+		return r.skip(at)
+	}
+	if len(r.shared.unknown) < maxProblems {
+		r.shared.unknown = append(r.shared.unknown, at)
+	}
+	switch at.key {
+	case "volumes":
+		return r.list(at, at.String(), r.volume)
+	case "tags":
+		return r.tags(at)
+	}
+	return r.freeForm(at)
+}
+
+// router reads a router of any type: what is not null is one.
+func (r *runReader) router(at place, below object) error {
+	if r.dec.PeekKind() != 'n' {
+		r.run.routers = append(r.run.routers, at)
+	}
+	return r.walk(below)
+}
+
+// gateway reads which gateway a service has: null for the project's default if
+// it has one, false for none, true for the default, or the name of one.
+func (r *runReader) gateway(at place) error {
+	switch kind := r.dec.PeekKind(); kind {
+	case 'n', 'f':
+		return r.skip(at)
+	case 't':
+		r.run.gateway = true
+		return r.skip(at)
+	case '"', '{':
+		_, named, err := r.reference(at, "gateway")
+		r.run.gateway = named
+		return err
+	default:
+		return r.wrong(at, kind, "write the name of a gateway, true or false")
+	}
 }
 
 // volume reads a named volume or an instance volume. The short form in one
@@ -168,7 +265,7 @@ func (r *runReader) volume(at place) error {
 	}
 	var named, instance bool
 	entry := at
-	err := members(r.dec, func(name string) error {
+	err := r.membersOf(volumeObject, func(name string, below object) error {
 		at.key = name
 		switch name {
 		case "instance_path":
@@ -181,8 +278,7 @@ func (r *runReader) volume(at place) error {
 			_, _, err := r.text(at, "write the path in the container")
 			return err
 		}
-		r.checkName(at)
-		return r.rest(at)
+		return r.walk(below)
 	})
 	if named == instance {
 		r.problem(entry, "is neither a named volume nor an instance volume; write either name or instance_path")

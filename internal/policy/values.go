@@ -3,7 +3,6 @@ package policy
 import (
 	"bytes"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -42,22 +41,30 @@ func (r *reader) skip(place) error {
 	return err
 }
 
-// flag reads privileged or docker. What is neither null nor a boolean counts as
-// set: dstack takes 1 and "true" for true.
+// flag reads privileged or docker.
 func (r *reader) flag(at place) error {
+	set, err := r.isSet(at)
+	if set {
+		r.shared.flags = append(r.shared.flags, at)
+	}
+	return err
+}
+
+// isSet reads a boolean or null. What is neither counts as set: dstack takes 1
+// and "true" for true.
+func (r *reader) isSet(at place) (bool, error) {
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch kind := raw.Kind(); kind {
 	case 'n', 'f':
-		return nil
+		return false, nil
 	case 't':
 	default:
 		r.problem(at, "is %s; write true or false", kindName(kind))
 	}
-	r.shared.flags = append(r.shared.flags, at)
-	return nil
+	return true, nil
 }
 
 // count reads a number of nodes; null is none.
@@ -101,6 +108,19 @@ func (r *reader) freeForm(at place) error {
 	return err
 }
 
+// tags reads a map of tags. Those of a profile count also where tags of the
+// configuration replace them: to refuse too many of them harms nobody.
+func (r *reader) tags(at place) error {
+	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
+		return r.wrong(at, kind, "write an object")
+	}
+	raw, err := r.dec.ReadValue()
+	if bytes.IndexByte(raw, '"') >= 0 {
+		r.shared.tags = append(r.shared.tags, at)
+	}
+	return err
+}
+
 // rest passes over a value that no rule reads, unless it hides what one reads.
 func (r *reader) rest(at place) error {
 	raw, err := r.dec.ReadValue()
@@ -118,104 +138,28 @@ func (r *reader) unknownField(at place) error {
 		return err
 	}
 	if carriesValue(raw) && len(r.shared.unknown) < maxProblems {
-		r.shared.unknown = append(r.shared.unknown, at)
+		known := at
+		known.key = label(at.key)
+		r.shared.unknown = append(r.shared.unknown, known)
 	}
 	return r.search(raw, at)
 }
 
-// carriesValue tells whether a value is anything but null, false, 0, "", [], {}
-// and trees of those. A newer dstack sends its new fields with such values when
-// the user left them out.
-func carriesValue(raw jsontext.Value) bool {
-	carries := false
-	err := decode(raw, func(dec *jsontext.Decoder) error {
-		for !carries && dec.PeekKind() != jsontext.KindInvalid {
-			kind, length := dec.StackIndex(dec.StackDepth())
-			isName := kind == '{' && length%2 == 0
-			token, err := dec.ReadToken()
-			if err != nil {
-				return err
-			}
-			switch token.Kind() {
-			case 't':
-				carries = true
-			case '"':
-				carries = !isName && token.String() != ""
-			case '0':
-				mantissa, _, _ := strings.Cut(strings.ToLower(token.String()), "e")
-				carries = strings.ContainsAny(mantissa, "123456789")
-			}
-		}
-		return nil
-	})
-	return carries || err != nil
-}
-
 func (r *reader) search(raw jsontext.Value, at place) error {
-	if k := raw.Kind(); k != '{' && k != '[' {
+	if !hides(raw) {
 		return nil
 	}
-	for _, sign := range [][]byte{[]byte(`"privileged"`), []byte(`"docker"`), []byte(`"instance_path"`), []byte(`\u`)} {
-		if bytes.Contains(raw, sign) {
-			return r.searchHidden(raw, at)
-		}
-	}
-	return nil
-}
-
-func (r *reader) searchHidden(raw jsontext.Value, at place) error {
 	at.key = label(at.key)
-	return decode(raw, func(dec *jsontext.Decoder) error { return r.hidden(dec, at) })
+	return r.searchHidden(raw, at)
 }
 
-// hidden looks at every depth for keys that rules read, in places where no
-// release of dstack has them so far, and judges them as elsewhere.
-func (r *reader) hidden(dec *jsontext.Decoder, at place) error {
-	switch dec.PeekKind() {
-	case '{':
-		return members(dec, func(name string) error {
-			switch name {
-			case "privileged", "docker", "instance_path":
-				return r.hiddenKey(dec, place{object: at.String(), index: -1, key: name})
-			}
-			return r.hidden(dec, at)
-		})
-	case '[':
-		if _, err := dec.ReadToken(); err != nil {
-			return err
-		}
-		for dec.PeekKind() != ']' {
-			if err := r.hidden(dec, at); err != nil {
-				return err
-			}
-		}
-		_, err := dec.ReadToken()
-		return err
-	}
-	_, err := dec.ReadValue()
-	return err
-}
-
-func (r *reader) hiddenKey(dec *jsontext.Decoder, at place) error {
-	raw, err := dec.ReadValue()
-	if err != nil {
-		return err
-	}
-	kind := raw.Kind()
-	switch {
-	case at.key == "instance_path":
-		r.problem(at, "is in a place that is not known to this release; remove it")
-	case kind != 'n' && kind != 'f' && len(r.shared.flags) < maxProblems:
-		r.shared.flags = append(r.shared.flags, at)
-	}
-	return nil
-}
+const anotherCase = "is written in another case"
 
 // checkName refuses a name that only looks like a key of dstack's.
 func (r *reader) checkName(at place) {
 	if known := variantOf(at.key); known != "" {
 		at.key = known
-		r.problem(at, "is written in another case")
+		r.problem(at, anotherCase)
 	}
 }
 
