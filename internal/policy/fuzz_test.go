@@ -184,15 +184,42 @@ func count(value any) int {
 	return 2
 }
 
+// everything are specifications that break all controls that are about their
+// kind. Two of runs, because no run can break all.
+var everything = map[dstack.ApplyKind][]string{
+	dstack.KindRun: {
+		`{"configuration":{"type":"task","nodes":2,"privileged":true,"dstack":true,"tags":{"a":"b"},"new":1,` +
+			`"volumes":[{"instance_path":"/","path":"/h"}],"fleets":["other/gpu"],"backends":["lium"]},"ssh_key_pub":""}`,
+		`{"configuration":{"type":"service","groups":[{"router":{"type":"x"},"image":"quay.io/x"}]}}`,
+	},
+}
+
+// strictest denies all that controls can deny.
+func strictest() v1alpha1.IsolationProfile {
+	return profile("r", v1alpha1.LevelDedicated, controls(v1alpha1.Controls{
+		ServiceRouters: "Denied", Services: "Denied", Tags: "Denied",
+		Fleets:     &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a100"}},
+		Backends:   &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"aws"}},
+		Registries: &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"ghcr.io/example"}},
+	}))
+}
+
 func TestEveryControlIsJudged(t *testing.T) {
-	everything := `{"configuration":{"type":"task","nodes":2,"privileged":true,` +
-		`"volumes":[{"instance_path":"/","path":"/h"}]},"ssh_key_pub":""}`
 	got := make(map[string]bool)
-	d := policy.Decide(effective(profile("r", v1alpha1.LevelDedicated)), policy.Running{}, runRequest(everything), noon)
-	for _, r := range d.Reasons {
-		got[r.Control] = true
+	for kind, specs := range everything {
+		for _, spec := range specs {
+			req := runRequest(spec)
+			req.Kind = kind
+			for _, r := range policy.Decide(effective(strictest()), policy.Running{}, req, noon).Reasons {
+				got[r.Control] = true
+			}
+		}
 	}
 	for _, c := range isolation.AllControls() {
+		switch c {
+		case isolation.FleetEnvironment, isolation.SSHFleets, isolation.SharedInstances, isolation.ExistingVolumes:
+			continue // of fleets and volumes
+		}
 		if !got[string(c.Name())] {
 			t.Errorf("no rule refuses what %s denies: add one to rules, and what it denies to this test", c.Name())
 		}

@@ -216,19 +216,20 @@ func (r *runReader) group(at place) error {
 // strange reads what groups have in no release, as it would have to be read if
 // one had it.
 func (r *runReader) strange(at place) error {
-	if r.dec.PeekKind() == 'n' {
-		return r.skip(at)
+	carries := false
+	var err error
+	if at.key == "volumes" {
+		err = r.list(at, at.String(), func(in place) error { carries = true; return r.volume(in) })
+	} else {
+		carries, err = r.hasKeys(at)
 	}
-	if len(r.shared.unknown) < maxProblems {
+	if carries && at.key == "tags" {
+		r.shared.tags = append(r.shared.tags, at)
+	}
+	if carries && len(r.shared.unknown) < maxProblems {
 		r.shared.unknown = append(r.shared.unknown, at)
 	}
-	switch at.key {
-	case "volumes":
-		return r.list(at, at.String(), r.volume)
-	case "tags":
-		return r.tags(at)
-	}
-	return r.freeForm(at)
+	return err
 }
 
 // router reads a router of any type: what is not null is one.

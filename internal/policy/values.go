@@ -101,21 +101,25 @@ func (r *reader) text(at place, remedy string) (s string, isString bool, err err
 
 // freeForm passes over a map whose keys are the user's own.
 func (r *reader) freeForm(at place) error {
-	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
-		return r.wrong(at, kind, "write an object")
-	}
-	_, err := r.dec.ReadValue()
+	_, err := r.hasKeys(at)
 	return err
+}
+
+// hasKeys passes over a map whose keys are the user's own, and tells whether it
+// has any.
+func (r *reader) hasKeys(at place) (bool, error) {
+	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
+		return false, r.wrong(at, kind, "write an object")
+	}
+	raw, err := r.dec.ReadValue()
+	return bytes.IndexByte(raw, '"') >= 0, err
 }
 
 // tags reads a map of tags. Those of a profile count also where tags of the
 // configuration replace them: to refuse too many of them harms nobody.
 func (r *reader) tags(at place) error {
-	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
-		return r.wrong(at, kind, "write an object")
-	}
-	raw, err := r.dec.ReadValue()
-	if bytes.IndexByte(raw, '"') >= 0 {
+	set, err := r.hasKeys(at)
+	if set {
 		r.shared.tags = append(r.shared.tags, at)
 	}
 	return err
