@@ -306,7 +306,7 @@ func (r *runReader) volumeName(at place) error {
 		r.problem(at, "is %s; write a name or a list of names", kindName(kind))
 	}
 	if kind == '[' && bytes.ContainsAny(raw, "{") {
-		return r.searchHidden(raw, at)
+		return r.searchHidden(raw, func() place { return at })
 	}
 	return nil
 }

@@ -154,7 +154,7 @@ func (r *reader) search(raw jsontext.Value, at place) error {
 		return nil
 	}
 	at.key = label(at.key)
-	return r.searchHidden(raw, at)
+	return r.searchHidden(raw, func() place { return at })
 }
 
 const anotherCase = "is written in another case"

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -55,7 +54,7 @@ func (r *reader) walk(below object) error {
 	case below == nil:
 		raw, err := r.dec.ReadValue()
 		if err == nil && hides(raw) {
-			return r.searchHidden(raw, r.here())
+			return r.searchHidden(raw, r.here)
 		}
 		return err
 	case kind == '{':
@@ -91,12 +90,15 @@ func (r *reader) unknown(name string) error {
 	}
 	switch name {
 	case "privileged", "docker", "instance_path":
-		r.hiddenValue(r.here(), raw.Kind())
+		r.hiddenValue(name, raw.Kind(), func() place {
+			at := r.here()
+			return place{object: at.object, index: at.index}
+		})
 	}
 	if !hides(raw) {
 		return nil
 	}
-	return r.searchHidden(raw, r.here())
+	return r.searchHidden(raw, r.here)
 }
 
 // here is the place of what was read last, its names fit to be shown.
@@ -121,46 +123,48 @@ func (r *reader) here() place {
 	return at
 }
 
-// carriesValue tells whether a value is anything but null, false, 0, "", [], {}
-// and trees of those. A newer dstack sends its new fields with such values when
-// the user left them out.
+// carriesValue tells whether a value, which must be valid, is anything but null,
+// false, 0, "", [], {} and trees of those. A newer dstack sends its new fields
+// with such values when the user left them out.
 func carriesValue(raw jsontext.Value) bool {
-	switch raw.Kind() {
-	case 'n', 'f':
-		return false
-	case 't':
-		return true
-	case '"':
-		return len(raw) > len(`""`)
-	case '0':
-		return !isZero(string(raw))
-	}
-	carries := false
-	err := decode(raw, func(dec *jsontext.Decoder) error {
-		for !carries && dec.PeekKind() != jsontext.KindInvalid {
-			kind, length := dec.StackIndex(dec.StackDepth())
-			isName := kind == '{' && length%2 == 0
-			token, err := dec.ReadToken()
-			if err != nil {
-				return err
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case c == 't':
+			return true
+		case c == '"':
+			end := endOfString(raw, i)
+			isName := bytes.HasPrefix(bytes.TrimLeft(raw[end:], " \t\r\n"), []byte(":"))
+			if !isName && end-i > len(`""`) {
+				return true
 			}
-			switch token.Kind() {
-			case 't':
-				carries = true
-			case '"':
-				carries = !isName && token.String() != ""
-			case '0':
-				carries = !isZero(token.String())
+			i = end - 1
+		case '0' <= c && c <= '9':
+			end := i
+			for ; end < len(raw) && (raw[end] == '.' || '0' <= raw[end] && raw[end] <= '9'); end++ {
+				if raw[end] > '0' {
+					return true
+				}
 			}
+			// What is left is an exponent, which makes nothing of 0.
+			for ; end < len(raw) && bytes.IndexByte([]byte("eE+-0123456789"), raw[end]) >= 0; end++ {
+			}
+			i = end - 1
 		}
-		return nil
-	})
-	return carries || err != nil
+	}
+	return false
 }
 
-func isZero(number string) bool {
-	mantissa, _, _ := strings.Cut(strings.ToLower(number), "e")
-	return !strings.ContainsAny(mantissa, "123456789")
+// endOfString is the position after the string that begins at start.
+func endOfString(raw []byte, start int) int {
+	for i := start + 1; i < len(raw); i++ {
+		switch raw[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(raw)
 }
 
 // signs are what a value has in it that may hide something: a name, or an
@@ -177,12 +181,13 @@ func hides(raw jsontext.Value) bool {
 }
 
 // searchHidden looks at every depth for keys that rules read, in places where no
-// release of dstack has them so far, and judges them as elsewhere.
-func (r *reader) searchHidden(raw jsontext.Value, at place) error {
+// release of dstack has them so far, and judges them as elsewhere. at is asked
+// for the place of the value only when something is found.
+func (r *reader) searchHidden(raw jsontext.Value, at func() place) error {
 	return decode(raw, func(dec *jsontext.Decoder) error { return r.hidden(dec, at) })
 }
 
-func (r *reader) hidden(dec *jsontext.Decoder, at place) error {
+func (r *reader) hidden(dec *jsontext.Decoder, at func() place) error {
 	switch dec.PeekKind() {
 	case '{':
 		return members(dec, func(name string) error {
@@ -190,7 +195,7 @@ func (r *reader) hidden(dec *jsontext.Decoder, at place) error {
 			case "privileged", "docker", "instance_path":
 				raw, err := dec.ReadValue()
 				if err == nil {
-					r.hiddenValue(place{object: at.String(), index: -1, key: name}, raw.Kind())
+					r.hiddenValue(name, raw.Kind(), func() place { return place{object: at().String(), index: -1} })
 				}
 				return err
 			}
@@ -212,11 +217,19 @@ func (r *reader) hidden(dec *jsontext.Decoder, at place) error {
 	return err
 }
 
-func (r *reader) hiddenValue(at place, kind jsontext.Kind) {
+// hiddenValue judges a key that a rule reads, in the object at a place that is
+// not known.
+func (r *reader) hiddenValue(key string, kind jsontext.Kind, object func() place) {
 	switch {
-	case at.key == "instance_path":
-		r.problem(at, "is in a place that is not known to this release; remove it")
+	case key == "instance_path":
+		if len(r.problems) < maxProblems {
+			at := object()
+			at.key = key
+			r.problem(at, "is in a place that is not known to this release; remove it")
+		}
 	case kind != 'n' && kind != 'f' && len(r.shared.flags) < maxProblems:
+		at := object()
+		at.key = key
 		r.shared.flags = append(r.shared.flags, at)
 	}
 }
