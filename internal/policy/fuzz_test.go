@@ -91,6 +91,7 @@ func FuzzDecide(f *testing.F) {
 	f.Add([]byte(`{"configuration":{"type":"task","image":"ghcr.io/example/a","fleets":[ ]},"profile":{"backends":["aws"],"fleets":["x"]}}`))
 	watching := profile("watch", v1alpha1.LevelDedicated, audit)
 	strict := effective(strictest(), watching)
+	restricted := effective(profile("research", v1alpha1.LevelRestricted), watching)
 	paths := effective(profile("research", v1alpha1.LevelOpen, allowedPaths("/data")))
 	f.Fuzz(func(t *testing.T, spec []byte) {
 		for _, kind := range dstack.ApplyKinds() {
@@ -106,6 +107,11 @@ func FuzzDecide(f *testing.F) {
 			return // not readable, and so refused
 		}
 		value := looseRead(t, spec)
+		if restricted := policy.Decide(restricted, policy.Running{}, runRequest(string(spec)), noon); restricted.Allowed {
+			if found := findFlags(value) + findNodes(value); found != "" || restricted.Filled != nil {
+				t.Errorf("allowed under Restricted although %s", found)
+			}
+		}
 		if d.Allowed {
 			if found := findDenied(value); found != "" {
 				t.Errorf("allowed although %s", found)
@@ -205,19 +211,14 @@ func effectiveList(spec any, key string) []any {
 func findDenied(spec any) string {
 	object, _ := spec.(map[string]any)
 	configuration, _ := object["configuration"].(map[string]any)
-	found := findFlags(spec)
-	nodes := 0
+	found := findFlags(spec) + findNodes(spec)
 	groups, _ := configuration["groups"].([]any)
 	images := []any{configuration["image"]}
 	for _, g := range groups {
 		group, _ := g.(map[string]any)
-		nodes += count(group["nodes"])
 		if images = append(images, group["image"]); group["router"] != nil {
 			found = "it has a router"
 		}
-	}
-	if nodes > 1 || count(configuration["nodes"]) > 1 {
-		found = "it has more than one node"
 	}
 	backends := effectiveList(spec, "backends")
 	if len(backends) == 0 || slices.ContainsFunc(backends, func(b any) bool { return b != "aws" }) {
@@ -245,6 +246,22 @@ func findDenied(spec any) string {
 		}
 	}
 	return found
+}
+
+// findNodes looks for more than one node.
+func findNodes(spec any) string {
+	object, _ := spec.(map[string]any)
+	configuration, _ := object["configuration"].(map[string]any)
+	nodes := 0
+	groups, _ := configuration["groups"].([]any)
+	for _, g := range groups {
+		group, _ := g.(map[string]any)
+		nodes += count(group["nodes"])
+	}
+	if nodes > 1 || count(configuration["nodes"]) > 1 {
+		return "it has more than one node"
+	}
+	return ""
 }
 
 // findFlags looks for privileged, docker and instance volumes.
