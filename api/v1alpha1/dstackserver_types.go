@@ -150,9 +150,11 @@ type PolicyPlugin struct {
 
 // UnmatchedProjects is the policy for projects that no profile names.
 type UnmatchedProjects struct {
-	// level is the preset for projects that no profile names.
+	// level is the preset for projects that no profile names: Open, Baseline or
+	// Restricted. Dedicated needs a list of fleets, which only a profile has.
 	//
 	// +required
+	// +kubebuilder:validation:XValidation:rule="self != 'Dedicated'",message="level Dedicated needs a list of fleets, which only a profile has: use Restricted here and give the projects that have their own fleets a profile",reason=FieldValueInvalid
 	Level Level `json:"level"`
 
 	// levelVersion pins what the level means. Default: v1.

@@ -99,6 +99,82 @@ type InstanceVolumes struct {
 	Paths []InstancePath `json:"paths,omitempty"`
 }
 
+// UnknownFields is the value of the control unknownFields.
+//
+// +kubebuilder:validation:Enum=Allowed;DeniedIfSet
+type UnknownFields string
+
+// The values of UnknownFields, from loosest to strictest.
+const (
+	UnknownFieldsAllowed     UnknownFields = "Allowed"
+	UnknownFieldsDeniedIfSet UnknownFields = "DeniedIfSet"
+)
+
+// FleetName names a fleet: NAME for one of the project's own, PROJECT/NAME for
+// one that another project shares with it.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=200
+// +kubebuilder:validation:Pattern=`^([-_.a-zA-Z0-9]+/)?[-_.a-zA-Z0-9]+$`
+type FleetName string
+
+// AllowedFleets is the value of the control fleets.
+type AllowedFleets struct {
+	// allowed lists the fleets that runs may use: NAME for a fleet of the run's
+	// own project, PROJECT/NAME for a fleet that another project shares with it.
+	// A run that names no fleet gets this list filled in.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Allowed []FleetName `json:"allowed"`
+}
+
+// BackendName is dstack's name of a backend, such as aws, gcp or kubernetes;
+// remote stands for SSH fleets.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+type BackendName string
+
+// AllowedBackends is the value of the control backends.
+type AllowedBackends struct {
+	// allowed lists the backends that runs, fleets, volumes and gateways may use,
+	// by dstack's names, such as aws, gcp or kubernetes; remote stands for SSH
+	// fleets.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Allowed []BackendName `json:"allowed"`
+}
+
+// RegistryName is the host of an image registry, with its port if it has one,
+// and as much of the repository's path as is wanted, such as ghcr.io/example.
+// docker.io stands for images that name no registry.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=255
+// +kubebuilder:validation:Pattern=`^[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`
+type RegistryName string
+
+// AllowedRegistries is the value of the control registries.
+type AllowedRegistries struct {
+	// allowed lists where images of a run may come from: a registry, or a
+	// registry and the beginning of the repository's path by whole components,
+	// such as ghcr.io/example. docker.io stands for images that name no registry,
+	// docker.io/library for official ones, docker.io/dstackai for dstack's own.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Allowed []RegistryName `json:"allowed"`
+}
+
 // Controls override single controls of a profile's level. A control that is
 // left out has the value that the level gives it.
 type Controls struct {
@@ -132,6 +208,97 @@ type Controls struct {
 	//
 	// +optional
 	DistributedTasks AllowedDenied `json:"distributedTasks,omitempty"`
+
+	// serviceRouters says whether a group of a service may be a router for the
+	// others. Routers need traffic between replicas, which does not get through
+	// on bridge networks, that is, with network mode 1 or 3.
+	//
+	// +optional
+	ServiceRouters AllowedDenied `json:"serviceRouters,omitempty"`
+
+	// fleetEnvironment says whether an SSH fleet may set environment variables.
+	// They reach the host's agent and every job on its hosts. Denied lets only
+	// HTTP_PROXY, HTTPS_PROXY and NO_PROXY pass, in upper or lower case, with
+	// values without quotes, backslashes and line breaks.
+	//
+	// +optional
+	FleetEnvironment AllowedDenied `json:"fleetEnvironment,omitempty"`
+
+	// sshFleets says whether hosts may be added by SSH. Who adds a host has root
+	// on it and sees the jobs of all who run there.
+	//
+	// +optional
+	SSHFleets AllowedDenied `json:"sshFleets,omitempty"`
+
+	// sharedInstances says whether a fleet may split its instances into blocks,
+	// so that several jobs share one host. Denied wants blocks to be 1.
+	//
+	// +optional
+	SharedInstances AllowedDenied `json:"sharedInstances,omitempty"`
+
+	// importedFleets says whether a run may name fleets and instances of other
+	// projects. A run that names no fleet may still be placed on an imported one:
+	// set fleets too to prevent that.
+	//
+	// +optional
+	ImportedFleets AllowedDenied `json:"importedFleets,omitempty"`
+
+	// existingVolumes says whether a volume may be registered for a disk or a
+	// claim that exists already ("volume_id", "claim_name"), which may be
+	// another tenant's.
+	//
+	// +optional
+	ExistingVolumes AllowedDenied `json:"existingVolumes,omitempty"`
+
+	// serverAccess says whether a run may get a tunnel to the dstack server
+	// ("dstack: true").
+	//
+	// +optional
+	ServerAccess AllowedDenied `json:"serverAccess,omitempty"`
+
+	// servicesWithoutGateway says whether a service may be served by the dstack
+	// server itself, on the same origin as its web interface. Denied wants a
+	// service to name a gateway.
+	//
+	// +optional
+	ServicesWithoutGateway AllowedDenied `json:"servicesWithoutGateway,omitempty"`
+
+	// services says whether services may run at all. A service receives the
+	// dstack tokens of those who call it, also with "auth: true".
+	//
+	// +optional
+	Services AllowedDenied `json:"services,omitempty"`
+
+	// tags says whether tags may be set. On the Kubernetes backend they become
+	// labels of pods, which Services and NetworkPolicies may select.
+	//
+	// +optional
+	Tags AllowedDenied `json:"tags,omitempty"`
+
+	// fleets lists the only fleets that runs may use. Left out, any may be used,
+	// except in level Dedicated, which needs the list.
+	//
+	// +optional
+	Fleets *AllowedFleets `json:"fleets,omitempty"`
+
+	// backends lists the only backends that may be used. Left out, any may be
+	// used.
+	//
+	// +optional
+	Backends *AllowedBackends `json:"backends,omitempty"`
+
+	// registries lists the only places that images may come from. Left out, any
+	// may be used.
+	//
+	// +optional
+	Registries *AllowedRegistries `json:"registries,omitempty"`
+
+	// unknownFields is Allowed or DeniedIfSet. DeniedIfSet refuses what carries a
+	// value in a field that this release does not know; null, false, 0 and what
+	// is empty pass, because a newer dstack sends its new fields that way.
+	//
+	// +optional
+	UnknownFields UnknownFields `json:"unknownFields,omitempty"`
 }
 
 // Exception lets some users do what some controls of this profile deny.
@@ -184,6 +351,7 @@ type Exception struct {
 // IsolationProfileSpec says how strictly some projects are kept apart.
 //
 // +kubebuilder:validation:XValidation:rule="self.serverRef == oldSelf.serverRef",message="serverRef must not change: create a new profile for the other server, then delete this one",reason=FieldValueForbidden,fieldPath=".serverRef"
+// +kubebuilder:validation:XValidation:rule="self.level != 'Dedicated' || (has(self.controls) && has(self.controls.fleets))",message="level Dedicated needs controls.fleets: list the fleets that belong to these projects alone",reason=FieldValueRequired,fieldPath=".level"
 type IsolationProfileSpec struct {
 	// serverRef names the DstackServer whose projects this profile governs.
 	//

@@ -41,16 +41,30 @@ const (
 
 // ControlName names one control, as in spec.controls of an IsolationProfile.
 //
-// +kubebuilder:validation:Enum=hostSSH;privileged;instanceVolumes;hostNetwork;distributedTasks
+// +kubebuilder:validation:Enum=hostSSH;privileged;instanceVolumes;hostNetwork;distributedTasks;serviceRouters;fleetEnvironment;sshFleets;sharedInstances;importedFleets;existingVolumes;serverAccess;servicesWithoutGateway;services;tags;fleets;backends;registries;unknownFields
 type ControlName string
 
-// The controls.
+// The controls, in the order of the tables that list them.
 const (
-	ControlHostSSH          ControlName = "hostSSH"
-	ControlPrivileged       ControlName = "privileged"
-	ControlInstanceVolumes  ControlName = "instanceVolumes"
-	ControlHostNetwork      ControlName = "hostNetwork"
-	ControlDistributedTasks ControlName = "distributedTasks"
+	ControlHostSSH                ControlName = "hostSSH"
+	ControlPrivileged             ControlName = "privileged"
+	ControlInstanceVolumes        ControlName = "instanceVolumes"
+	ControlHostNetwork            ControlName = "hostNetwork"
+	ControlDistributedTasks       ControlName = "distributedTasks"
+	ControlServiceRouters         ControlName = "serviceRouters"
+	ControlFleetEnvironment       ControlName = "fleetEnvironment"
+	ControlSSHFleets              ControlName = "sshFleets"
+	ControlSharedInstances        ControlName = "sharedInstances"
+	ControlImportedFleets         ControlName = "importedFleets"
+	ControlExistingVolumes        ControlName = "existingVolumes"
+	ControlServerAccess           ControlName = "serverAccess"
+	ControlServicesWithoutGateway ControlName = "servicesWithoutGateway"
+	ControlServices               ControlName = "services"
+	ControlTags                   ControlName = "tags"
+	ControlFleets                 ControlName = "fleets"
+	ControlBackends               ControlName = "backends"
+	ControlRegistries             ControlName = "registries"
+	ControlUnknownFields          ControlName = "unknownFields"
 )
 
 // LocalObjectReference names an object in the same namespace.

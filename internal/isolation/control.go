@@ -18,6 +18,20 @@ const (
 	InstanceVolumes
 	HostNetwork
 	DistributedTasks
+	ServiceRouters
+	FleetEnvironment
+	SSHFleets
+	SharedInstances
+	ImportedFleets
+	ExistingVolumes
+	ServerAccess
+	ServicesWithoutGateway
+	Services
+	Tags
+	Fleets
+	Backends
+	Registries
+	UnknownFields
 
 	// ControlCount is the number of controls.
 	ControlCount
@@ -27,8 +41,10 @@ const (
 const (
 	ModeAllowed         = "Allowed"
 	ModeAllowedPaths    = "AllowedPaths"
+	ModeAllowedList     = "AllowedList"
 	ModeDistributedOnly = "DistributedOnly"
 	ModeDenied          = "Denied"
+	ModeDeniedIfSet     = "DeniedIfSet"
 )
 
 // Enforcer names what refuses what a control denies.
@@ -53,6 +69,9 @@ type row struct {
 	override func(*v1alpha1.Controls) (Value, bool)
 	// enforcer refuses what the control denies.
 	enforcer Enforcer
+	// nested lists allow what lies below one of their entries too, by components
+	// of a path; others allow their entries alone.
+	nested bool
 	// serverWide controls are enforced for all users alike, so that no exception
 	// can lift them.
 	serverWide bool
@@ -78,7 +97,7 @@ var table = [ControlCount]row{
 		modes:    []string{ModeAllowed, ModeAllowedPaths, ModeDenied},
 		presets:  [4]string{ModeAllowed, ModeDenied, ModeDenied, ModeDenied},
 		override: instanceVolumes,
-		enforcer: ByPlugin,
+		enforcer: ByPlugin, nested: true,
 	},
 	HostNetwork: {
 		name:     v1alpha1.ControlHostNetwork,
@@ -92,6 +111,119 @@ var table = [ControlCount]row{
 		modes:    []string{ModeAllowed, ModeDenied},
 		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
 		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.DistributedTasks)) },
+		enforcer: ByPlugin,
+	},
+	ServiceRouters: {
+		name:     v1alpha1.ControlServiceRouters,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeAllowed, ModeAllowed},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ServiceRouters)) },
+		enforcer: ByPlugin,
+	},
+	FleetEnvironment: {
+		name:     v1alpha1.ControlFleetEnvironment,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeDenied, ModeDenied, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.FleetEnvironment)) },
+		enforcer: ByPlugin,
+	},
+	SSHFleets: {
+		name:     v1alpha1.ControlSSHFleets,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.SSHFleets)) },
+		enforcer: ByPlugin,
+	},
+	SharedInstances: {
+		name:     v1alpha1.ControlSharedInstances,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.SharedInstances)) },
+		enforcer: ByPlugin,
+	},
+	ImportedFleets: {
+		name:     v1alpha1.ControlImportedFleets,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ImportedFleets)) },
+		enforcer: ByPlugin,
+	},
+	ExistingVolumes: {
+		name:     v1alpha1.ControlExistingVolumes,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ExistingVolumes)) },
+		enforcer: ByPlugin,
+	},
+	ServerAccess: {
+		name:     v1alpha1.ControlServerAccess,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ServerAccess)) },
+		enforcer: ByPlugin,
+	},
+	ServicesWithoutGateway: {
+		name:     v1alpha1.ControlServicesWithoutGateway,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ServicesWithoutGateway)) },
+		enforcer: ByPlugin,
+	},
+	Services: {
+		name:     v1alpha1.ControlServices,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeAllowed, ModeAllowed},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.Services)) },
+		enforcer: ByPlugin,
+	},
+	Tags: {
+		name:     v1alpha1.ControlTags,
+		modes:    []string{ModeAllowed, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeAllowed, ModeAllowed},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.Tags)) },
+		enforcer: ByPlugin,
+	},
+	Fleets: {
+		name:    v1alpha1.ControlFleets,
+		modes:   []string{ModeAllowed, ModeAllowedList, ModeDenied},
+		presets: [4]string{ModeAllowed, ModeAllowed, ModeAllowed, ModeDenied},
+		override: func(c *v1alpha1.Controls) (Value, bool) {
+			if c.Fleets == nil {
+				return Value{}, false
+			}
+			return listed(c.Fleets.Allowed)
+		},
+		enforcer: ByPlugin,
+	},
+	Backends: {
+		name:    v1alpha1.ControlBackends,
+		modes:   []string{ModeAllowed, ModeAllowedList, ModeDenied},
+		presets: [4]string{ModeAllowed, ModeAllowed, ModeAllowed, ModeAllowed},
+		override: func(c *v1alpha1.Controls) (Value, bool) {
+			if c.Backends == nil {
+				return Value{}, false
+			}
+			return listed(c.Backends.Allowed)
+		},
+		enforcer: ByPlugin,
+	},
+	Registries: {
+		name:    v1alpha1.ControlRegistries,
+		modes:   []string{ModeAllowed, ModeAllowedList, ModeDenied},
+		presets: [4]string{ModeAllowed, ModeAllowed, ModeAllowed, ModeAllowed},
+		override: func(c *v1alpha1.Controls) (Value, bool) {
+			if c.Registries == nil {
+				return Value{}, false
+			}
+			return listed(c.Registries.Allowed)
+		},
+		enforcer: ByPlugin, nested: true,
+	},
+	UnknownFields: {
+		name:     v1alpha1.ControlUnknownFields,
+		modes:    []string{ModeAllowed, ModeDeniedIfSet},
+		presets:  [4]string{ModeAllowed, ModeDeniedIfSet, ModeDeniedIfSet, ModeDeniedIfSet},
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.UnknownFields)) },
 		enforcer: ByPlugin,
 	},
 }
@@ -164,18 +296,18 @@ func Levels() []v1alpha1.Level { return slices.Clone(levels) }
 type Value struct {
 	// Mode is one of the control's modes.
 	Mode string
-	// Paths are the allowed paths when Mode is AllowedPaths: clean, absolute,
-	// sorted, none below another.
-	Paths []string
+	// List is what is allowed when Mode is AllowedPaths or AllowedList: sorted, of
+	// nested entries only the one that allows more. Paths are clean and absolute.
+	List []string
 }
 
 // String is the value as status shows it.
 func (v Value) String() string {
-	if len(v.Paths) == 0 {
+	if len(v.List) == 0 {
 		return v.Mode
 	}
 	const most = 200
-	s := v.Mode + " (" + strings.Join(v.Paths, ", ")
+	s := v.Mode + " (" + strings.Join(v.List, ", ")
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
@@ -184,10 +316,19 @@ func (v Value) String() string {
 
 // Equal tells whether two values are the same.
 func (v Value) Equal(w Value) bool {
-	return v.Mode == w.Mode && slices.Equal(v.Paths, w.Paths)
+	return v.Mode == w.Mode && slices.Equal(v.List, w.List)
 }
 
 func simple(mode string) (Value, bool) { return Value{Mode: mode}, mode != "" }
+
+// listed is the value of a control that allows a list and nothing else.
+func listed[T ~string](allowed []T) (Value, bool) {
+	entries := make([]string, len(allowed))
+	for i, entry := range allowed {
+		entries[i] = string(entry)
+	}
+	return Value{Mode: ModeAllowedList, List: entries}, true
+}
 
 func instanceVolumes(c *v1alpha1.Controls) (Value, bool) {
 	if c.InstanceVolumes == nil {
@@ -196,7 +337,7 @@ func instanceVolumes(c *v1alpha1.Controls) (Value, bool) {
 	v := Value{Mode: string(c.InstanceVolumes.Mode)}
 	if v.Mode == ModeAllowedPaths {
 		for _, p := range c.InstanceVolumes.Paths {
-			v.Paths = append(v.Paths, string(p))
+			v.List = append(v.List, string(p))
 		}
 	}
 	return v, true

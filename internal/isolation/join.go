@@ -15,35 +15,40 @@ func (c Control) join(a, b Value) Value {
 		return a
 	case rb > ra:
 		return b
-	case a.Mode == ModeAllowedPaths && b.Mode == ModeAllowedPaths:
-		return intersectPaths(a.Paths, b.Paths)
+	case len(a.List) > 0 && len(b.List) > 0:
+		return c.listValue(a.Mode, c.intersect(a.List, b.List))
 	default:
 		return a
 	}
 }
 
-// intersectPaths allows what both lists allow: of nested paths the deeper one.
-// When nothing is left, all is denied.
-func intersectPaths(a, b []string) Value {
+// intersect lists what both lists allow: of nested entries the deeper one.
+func (c Control) intersect(a, b []string) []string {
 	var both []string
 	for _, p := range a {
 		for _, q := range b {
 			switch {
-			case Below(p, q):
+			case c.within(p, q):
 				both = append(both, p)
-			case Below(q, p):
+			case c.within(q, p):
 				both = append(both, q)
 			}
 		}
 	}
-	return pathsValue(both)
+	return both
 }
 
-// pathsValue is the value that allows the given clean paths and nothing else.
-func pathsValue(paths []string) Value {
+// within tells whether a list that allows q allows p with it.
+func (c Control) within(p, q string) bool {
+	return p == q || table[c].nested && Below(p, q)
+}
+
+// listValue is the value that allows the given entries and nothing else. When
+// there are none, all is denied.
+func (c Control) listValue(mode string, entries []string) Value {
 	var top []string
-	for _, p := range paths {
-		covered := slices.ContainsFunc(paths, func(q string) bool { return p != q && Below(p, q) })
+	for _, p := range entries {
+		covered := slices.ContainsFunc(entries, func(q string) bool { return p != q && c.within(p, q) })
 		if !covered {
 			top = append(top, p)
 		}
@@ -51,13 +56,13 @@ func pathsValue(paths []string) Value {
 	slices.Sort(top)
 	top = slices.Compact(top)
 	if len(top) == 0 {
-		return Value{Mode: ModeDenied}
+		return c.Strictest()
 	}
-	return Value{Mode: ModeAllowedPaths, Paths: top}
+	return Value{Mode: mode, List: top}
 }
 
-// Below tells whether the clean absolute path p is dir or lies below it, by
-// whole path components.
+// Below tells whether the clean path p is dir or lies below it, by whole path
+// components.
 func Below(p, dir string) bool {
 	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -14,7 +14,7 @@ func drawValue(t *rapid.T, c Control, label string) Value {
 	if mode != ModeAllowedPaths {
 		return Value{Mode: mode}
 	}
-	return pathsValue(rapid.SliceOfN(rapid.SampledFrom(cleanPaths), 1, 4).Draw(t, label+" paths"))
+	return InstanceVolumes.listValue(ModeAllowedPaths, rapid.SliceOfN(rapid.SampledFrom(cleanPaths), 1, 4).Draw(t, label+" paths"))
 }
 
 // denies is what a value means: what is refused by it. Subjects are the paths
@@ -22,7 +22,7 @@ func drawValue(t *rapid.T, c Control, label string) Value {
 func denies(c Control, v Value, subject string) bool {
 	if c == InstanceVolumes {
 		allowed := v.Mode == ModeAllowed ||
-			v.Mode == ModeAllowedPaths && slices.ContainsFunc(v.Paths, func(dir string) bool { return Below(subject, dir) })
+			v.Mode == ModeAllowedPaths && slices.ContainsFunc(v.List, func(dir string) bool { return Below(subject, dir) })
 		return !allowed
 	}
 	return c.rank(v) > slices.Index(c.Modes(), subject)

@@ -194,8 +194,11 @@ func (p *Profile) setOverrides(controls *v1alpha1.Controls) {
 			p.problem(field, "value %q is not known to this release, so it is treated as %s", v.Mode, c.Strictest().Mode)
 			v = c.Strictest()
 		}
-		if v.Mode == ModeAllowedPaths {
-			v = p.checkPaths(field+".paths", v.Paths)
+		switch v.Mode {
+		case ModeAllowedPaths:
+			v = p.checkPaths(field+".paths", v.List)
+		case ModeAllowedList:
+			v = c.listValue(v.Mode, v.List)
 		}
 		p.Values[c] = v
 	}
@@ -211,7 +214,7 @@ func (p *Profile) checkPaths(field string, paths []string) Value {
 			p.problem(fmt.Sprintf("%s[%d]", field, i), "path %q is not absolute and clean, so it is not allowed: write it as /a/b", dir)
 		}
 	}
-	return pathsValue(clean)
+	return InstanceVolumes.listValue(ModeAllowedPaths, clean)
 }
 
 func (p *Profile) addException(i int, obj *v1alpha1.Exception) {

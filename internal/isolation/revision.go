@@ -10,7 +10,7 @@ import (
 
 // digestVersion changes whenever the meaning of what is digested changes, so
 // that builds which decide differently never share a revision.
-const digestVersion = "v1"
+const digestVersion = "v2"
 
 // revision digests all that decisions depend on, in a fixed order, each part
 // with its length so that no two inputs run together.
@@ -30,7 +30,7 @@ func (p *Profile) digest(h hash.Hash) {
 	write(h, append([]string{"exclude"}, p.selector.exclude...)...)
 	for _, c := range AllControls() {
 		write(h, string(c.Name()), p.Values[c].Mode)
-		write(h, append([]string{"paths"}, p.Values[c].Paths...)...)
+		write(h, append([]string{"list"}, p.Values[c].List...)...)
 	}
 	for _, x := range p.exceptions {
 		write(h, "exception", x.name, x.expiresAt.UTC().Format(time.RFC3339), fmt.Sprint(x.controls))

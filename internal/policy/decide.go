@@ -6,33 +6,71 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
 )
 
-// rules has one rule a control. A control without one fails the tests.
-var rules = [isolation.ControlCount]rule{
-	isolation.HostSSH:          hostSSH,
-	isolation.Privileged:       privileged,
-	isolation.InstanceVolumes:  instanceVolumes,
-	isolation.HostNetwork:      hostNetwork,
-	isolation.DistributedTasks: distributedTasks,
+// rules has, for each control, one rule a kind of object that it is about. A
+// control without any fails the tests.
+var rules = [isolation.ControlCount]ruleSet{
+	isolation.HostSSH:                {run: hostSSH},
+	isolation.Privileged:             {run: privileged, fleet: privileged, volume: privileged, gateway: privileged},
+	isolation.InstanceVolumes:        {run: instanceVolumes},
+	isolation.HostNetwork:            {run: hostNetwork},
+	isolation.DistributedTasks:       {run: distributedTasks},
+	isolation.ServiceRouters:         {run: serviceRouters},
+	isolation.ImportedFleets:         {run: importedFleets},
+	isolation.ServerAccess:           {run: serverAccess},
+	isolation.ServicesWithoutGateway: {run: servicesWithoutGateway},
+	isolation.Services:               {run: services},
+	isolation.Tags:                   {run: tags},
+	isolation.Fleets:                 {run: fleets},
+	isolation.Backends:               {run: backends},
+	isolation.Registries:             {run: registries},
+	isolation.UnknownFields:          {run: unknownFields},
 }
 
-// rule finds what a value of its control refuses in a run. It is asked with
-// every value, the loosest included, and must refuse under a value that it does
-// not know.
+// ruleSet are the rules of one control. A kind that the control is not about
+// has none.
+type ruleSet struct {
+	run, fleet, volume, gateway rule
+}
+
+// judge asks the rule for the subject's kind.
+func (r ruleSet) judge(v isolation.Value, s *subject) []finding {
+	var ask rule
+	switch s.kind {
+	case dstack.KindRun:
+		ask = r.run
+	case dstack.KindFleet:
+		ask = r.fleet
+	case dstack.KindVolume:
+		ask = r.volume
+	case dstack.KindGateway:
+		ask = r.gateway
+	}
+	if ask == nil {
+		return nil
+	}
+	return ask(v, s)
+}
+
+// rule finds what a value of its control refuses in a specification. It is
+// asked with every value, the loosest included, and must refuse under a value
+// that it does not know.
 type rule func(isolation.Value, *subject) []finding
 
-// subject is a run and what a rule may know of its surroundings.
+// subject is a specification and what a rule may know of its surroundings.
 type subject struct {
-	run
+	facts
+	kind    dstack.ApplyKind
 	project projectName
 	// networkMode is the weakest that may hold; 0 if it is not known.
 	networkMode v1alpha1.NetworkMode
+	// noImported tells whether importedFleets refuses anything in the policy that
+	// is being judged by.
+	noImported bool
 }
 
 // projectName is quoted only when it is printed.
@@ -55,21 +93,14 @@ func (v verdict) same(w verdict) bool { return v.Control == w.Control && v.Field
 
 // Decide tells what becomes of a request under the policy. It is pure and
 // deterministic, and does not depend on the order of keys. eff must not be nil.
-//
-// Kinds of object that no control is about are allowed if their specification
-// is an object in which no key stands twice.
 func Decide(eff *isolation.Effective, running Running, req *Request, now time.Time) Decision {
 	d := decider{project: eff.ForProject(req.Project), subject: subject{project: projectName(req.Project)}}
 	var problems []problem
 	kind := req.Kind
-	switch {
-	case kind == dstack.KindRun:
-		d.subject.run, problems = readRun(req.Spec)
-		// Of a specification that cannot be read there is nothing to judge.
-		d.isRun = d.subject.nodes > 0
-	case slices.Contains(dstack.ApplyKinds(), kind):
-		problems = checkOther(req)
-	default:
+	if slices.Contains(dstack.ApplyKinds(), kind) {
+		d.subject.kind = kind
+		d.subject.facts, problems, d.readable = readSpec(kind, req.Spec)
+	} else {
 		kind, problems = "request", []problem{{whole, "is of a kind that is not known to this release"}}
 	}
 	d.subject.networkMode = networkMode(running, req.Process)
@@ -81,6 +112,9 @@ func Decide(eff *isolation.Effective, running Running, req *Request, now time.Ti
 		Reasons:  plain(reasons),
 		Lifted:   d.lifted(&enforced, reasons),
 		Revision: d.project.Revision,
+	}
+	if decision.Allowed {
+		decision.Filled = d.subject.fill(&enforced, req.Spec)
 	}
 	if d.project.HasAudit() {
 		counted := d.project.Counted(req.User, now)
@@ -95,7 +129,8 @@ func Decide(eff *isolation.Effective, running Running, req *Request, now time.Ti
 type decider struct {
 	project isolation.Project
 	subject subject
-	isRun   bool
+	// readable is false when nothing in the specification can be judged.
+	readable bool
 }
 
 // networkMode is the weaker of what the pods run with and what the asking
@@ -109,21 +144,6 @@ func networkMode(running Running, process *Process) v1alpha1.NetworkMode {
 		return 0
 	}
 	return isolation.Weaker(running.NetworkMode, v1alpha1.NetworkMode(*process.JobNetworkMode))
-}
-
-// checkOther looks at a specification of which nothing is read.
-func checkOther(req *Request) []problem {
-	if problems := checkStructure(req.Spec); problems != nil {
-		return problems
-	}
-	err := decode(req.Spec, func(dec *jsontext.Decoder) error {
-		_, err := dec.ReadValue()
-		return err
-	})
-	if err != nil {
-		return []problem{{whole, describe(err)}}
-	}
-	return nil
 }
 
 // notUnderstood turns problems into reasons, which hold under every policy.
@@ -147,13 +167,14 @@ func (d *decider) notUnderstood(kind dstack.ApplyKind, problems []problem) []ver
 
 // judge asks the rule of each control.
 func (d *decider) judge(policy *isolation.Policy) []verdict {
-	if !d.isRun {
+	if !d.readable {
 		return nil
 	}
 	var reasons []verdict
-	for _, c := range isolation.AllControls() {
+	d.subject.noImported = policy[isolation.ImportedFleets].Mode != isolation.ModeAllowed
+	for c := range isolation.ControlCount {
 		held := &policy[c]
-		for _, f := range rules[c](held.Value, &d.subject) {
+		for _, f := range rules[c].judge(held.Value, &d.subject) {
 			reasons = append(reasons, verdict{
 				Reason: Reason{Control: string(c.Name()), Field: f.field, Message: f.message, Profiles: names(held.By)},
 				by:     held.By,
@@ -166,11 +187,11 @@ func (d *decider) judge(policy *isolation.Policy) []verdict {
 // lifted finds the exceptions whose own profile would have refused something
 // that is not refused.
 func (d *decider) lifted(policy *isolation.Policy, reasons []verdict) []string {
-	if !d.isRun {
+	if !d.readable {
 		return nil
 	}
 	var lifted []string
-	for _, c := range isolation.AllControls() {
+	for c := range isolation.ControlCount {
 		for _, name := range policy[c].Lifted {
 			if d.wouldRefuse(c, name, reasons) && !slices.Contains(lifted, name) {
 				lifted = append(lifted, name)
@@ -188,7 +209,7 @@ func (d *decider) wouldRefuse(c isolation.Control, exception string, reasons []v
 		if p.Name != profile {
 			continue
 		}
-		for _, f := range rules[c](p.Values[c], &d.subject) {
+		for _, f := range rules[c].judge(p.Values[c], &d.subject) {
 			v := verdict{Reason: Reason{Control: string(c.Name()), Field: f.field}}
 			if !slices.ContainsFunc(reasons, v.same) {
 				return true

@@ -19,7 +19,11 @@ const plainKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9mM0mO3nq9D1a5T8vI6U6wQ6
 // task is the specification of a task with more in its configuration.
 func task(more string) string { return ofType("task", more) }
 
+// ofType is task for any type. A service has a gateway unless more says otherwise.
 func ofType(kind, more string) string {
+	if kind == "service" && !strings.Contains(more, `"gateway"`) {
+		more = strings.TrimSuffix(`"gateway":true,`+more, ",")
+	}
 	if more != "" {
 		more = "," + more
 	}
@@ -74,10 +78,10 @@ func TestDenied(t *testing.T) {
 		"in the groups of a task":    {task(`"groups":[{"nodes":1,"privileged":true}]`), []string{"privileged configuration.groups[0].privileged"}},
 		"in the replicas of a task":  {task(`"replicas":[{"privileged":true}]`), []string{"privileged configuration.replicas[0].privileged"}},
 		"with escapes in the name":   {task(`"\u0070rivileged":true`), []string{"privileged configuration.privileged"}},
-		"where no release has it":    {ofType("service", `"groups":[{"router":{"x":[{"docker":true}]}}]`), []string{"privileged configuration.groups[0].router.docker"}},
+		"where no release has it":    {ofType("service", `"groups":[{"router":{"x":[{"docker":true}]}}]`), []string{`privileged configuration.groups[0].router."x".docker`, `unknownFields configuration.groups[0].router."x"`}},
 		"hidden with escapes":        {task(`"setup":[[{"\u0064ocker":true}]]`), []string{"privileged configuration.setup.docker"}},
-		"hidden in the range":        {ofType("service", `"replicas":{"min":1,"privileged":true}`), []string{"privileged configuration.replicas.privileged"}},
-		"hidden in an unknown field": {task(`"new_field":{"privileged":true}`), []string{`privileged configuration."new_field".privileged`}},
+		"hidden in the range":        {ofType("service", `"replicas":{"min":1,"privileged":true}`), []string{"privileged configuration.replicas.privileged", "unknownFields configuration.replicas.privileged"}},
+		"hidden in an unknown field": {task(`"new_field":{"privileged":true}`), []string{`privileged configuration."new_field".privileged`, `unknownFields configuration."new_field"`}},
 		"hidden but false":           {task(`"setup":[{"docker":false,"privileged":null}]`), []string{}},
 		"names of variables":         {task(`"env":{"privileged":"true","Docker":"1","PRIVILEGED":"1","docker":"1","instance_path":"/"},"tags":{"Privileged":"true"}`), []string{}},
 		"names in commands":          {task(`"commands":["docker --privileged","\"privileged\""],"image":"docker"`), []string{}},
@@ -86,7 +90,11 @@ func TestDenied(t *testing.T) {
 		"optional volume":   {task(`"volumes":[{"instance_path":"/etc","path":"/x","optional":true}]`), []string{"instanceVolumes configuration.volumes[0].instance_path"}},
 		"second volume":     {task(`"volumes":[{"name":"data","path":"/d"},{"instance_path":"","path":"/x"}]`), []string{"instanceVolumes configuration.volumes[1].instance_path"}},
 		"named volumes":     {task(`"volumes":[{"name":"data","path":"/etc"},{"name":["a","b"],"path":"/"}]`), []string{}},
-		"volume of a group": {ofType("service", `"groups":[{"volumes":[{"instance_path":"/etc","path":"/x"}]}]`), []string{"instanceVolumes configuration.groups[0].volumes[0].instance_path"}},
+		"volume of a group": {ofType("service", `"groups":[{"volumes":[{"instance_path":"/etc","path":"/x"}]}]`), []string{"instanceVolumes configuration.groups[0].volumes[0].instance_path", "unknownFields configuration.groups[0].volumes"}},
+
+		"hidden in the profile":       {`{"configuration":{"type":"task"},"profile":{"x":{"docker":1}}}`, []string{`privileged profile."x".docker`, `unknownFields profile."x"`}},
+		"hidden in the specification": {`{"configuration":{"type":"task"},"privileged":true}`, []string{"privileged privileged", "unknownFields privileged"}},
+		"hidden in the resources":     {task(`"resources":{"gpu":{"docker":true}}`), []string{"privileged configuration.resources.gpu.docker", "unknownFields configuration.resources.gpu.docker"}},
 
 		"one node":                   {task(`"nodes":1`), []string{}},
 		"no nodes":                   {task(`"nodes":null,"groups":null`), []string{}},

@@ -158,15 +158,14 @@ func TestExceptions(t *testing.T) {
 	}
 }
 
-// TestOtherKinds: no control is about them, but what is not understood is
-// refused.
+// TestOtherKinds: what is not understood is refused, of whatever kind.
 func TestOtherKinds(t *testing.T) {
 	tests := map[string]struct {
 		kind dstack.ApplyKind
 		spec string
 		want string
 	}{
-		"fleet":               {dstack.KindFleet, `{"configuration":{"privileged":true,"Docker":1}}`, ""},
+		"fleet":               {dstack.KindFleet, `{"configuration":{"privileged":true,"Docker":1}}`, "privileged containers are not allowed in project \"research-nlp\": set privileged to false"},
 		"volume":              {dstack.KindVolume, `{}`, ""},
 		"gateway":             {dstack.KindGateway, `{}`, ""},
 		"fleet, a list":       {dstack.KindFleet, `[]`, "this fleet is not understood and so not allowed in project \"research-nlp\": it is a list and not an object"},

@@ -20,6 +20,12 @@ type model struct {
 	spec    string
 	denies  map[v1alpha1.ControlName]bool
 	members []string
+	// profile has the members of the profile; noFleets tells that the run names
+	// no fleet.
+	profile  []string
+	noFleets bool
+	// docker tells whether docker is set anywhere.
+	docker bool
 }
 
 func (m *model) add(member string, control v1alpha1.ControlName) {
@@ -36,19 +42,26 @@ func drawRun(t *rapid.T) model {
 	m.add(fmt.Sprintf(`"type":%q`, kind), "")
 	m.add(`"env":{"docker":"true","Privileged":"1"}`, "")
 	for _, key := range []string{"privileged", "docker"} {
-		m.add(drawFlag(t, key, m.denies), "")
+		m.add(drawFlag(t, key, &m), "")
 	}
 	if rapid.Bool().Draw(t, "volume") {
 		m.add(`"volumes":[{"name":"a","path":"/a"},{"instance_path":"/etc","path":"/x","optional":true}]`, v1alpha1.ControlInstanceVolumes)
 	}
+	drawPlacement(t, &m)
 	switch kind {
 	case "task":
 		drawNodes(t, &m)
 	case "service":
 		drawGroups(t, &m)
+		drawService(t, &m)
 	}
+	drawOthers(t, &m)
 	members := rapid.Permutation(m.members).Draw(t, "keys")
-	spec := []string{`"configuration":{` + strings.Join(members, ",") + `}`, `"run_name":null`}
+	inProfile := rapid.Permutation(append(m.profile, `"name":"p"`)).Draw(t, "keys of the profile")
+	spec := []string{
+		`"configuration":{` + strings.Join(members, ",") + `}`, `"run_name":null`,
+		`"profile":{` + strings.Join(inProfile, ",") + `}`,
+	}
 	key := rapid.SampledFrom([]string{`null`, `"` + plainKey + `"`, `"` + plainKey + ` x\n` + plainKey + `"`}).Draw(t, "key")
 	m.denies[v1alpha1.ControlHostSSH] = strings.Contains(key, `\n`)
 	spec = append(spec, `"ssh_key_pub":`+key)
@@ -56,12 +69,74 @@ func drawRun(t *rapid.T) model {
 	return m
 }
 
-func drawFlag(t *rapid.T, key string, denies map[v1alpha1.ControlName]bool) string {
+func drawFlag(t *rapid.T, key string, m *model) string {
 	value := rapid.SampledFrom([]string{"null", "false", "false", "true"}).Draw(t, key)
 	if value == "true" {
-		denies[v1alpha1.ControlPrivileged] = true
+		m.denies[v1alpha1.ControlPrivileged] = true
+		m.docker = m.docker || key == "docker"
 	}
 	return fmt.Sprintf("%q:%s", key, value)
+}
+
+// drawList puts a key into configuration and profile, or leaves it out, and
+// returns what dstack takes of both.
+func drawList(t *rapid.T, m *model, key string, values ...string) string {
+	values = append(values, "", "null", "[]")
+	configured := rapid.SampledFrom(values).Draw(t, key)
+	profiled := rapid.SampledFrom(values).Draw(t, key+" of the profile")
+	if configured != "" {
+		m.add(fmt.Sprintf("%q:%s", key, configured), "")
+	}
+	if profiled != "" {
+		m.profile = append(m.profile, fmt.Sprintf("%q:%s", key, profiled))
+	}
+	if configured == "" || configured == "null" {
+		return profiled
+	}
+	return configured
+}
+
+func drawPlacement(t *rapid.T, m *model) {
+	fleets := drawList(t, m, "fleets", `["a100"]`, `[{"project":null,"name":"a100"}]`, `["a100","b"]`, `["other/a100"]`, `["research-nlp/a100"]`)
+	m.noFleets = fleets == "" || fleets == "null" || fleets == "[]"
+	imported, elsewhere := strings.Contains(fleets, "other"), strings.Contains(fleets, "other") || strings.Contains(fleets, `"b"`)
+	instances := drawList(t, m, "instances", `[{"fleet":"a100","instance":0}]`, `[{"hostname":"a100"}]`, `[{"fleet":{"project":"other","name":"a100"},"instance":0}]`)
+	m.denies[v1alpha1.ControlImportedFleets] = imported || strings.Contains(instances, "other")
+	m.denies[v1alpha1.ControlFleets] = elsewhere || strings.Contains(instances, "other") || strings.Contains(instances, "hostname")
+	backends := drawList(t, m, "backends", `["aws"]`, `["gcp","aws"]`, `["aws","lium"]`)
+	m.denies[v1alpha1.ControlBackends] = !strings.Contains(backends, "aws") || strings.Contains(backends, "lium")
+}
+
+func drawService(t *rapid.T, m *model) {
+	m.denies[v1alpha1.ControlServices] = true
+	gateway := rapid.SampledFrom([]string{"", "null", "false", "true", `"g"`, `{"project":null,"name":"g"}`}).Draw(t, "gateway")
+	m.denies[v1alpha1.ControlServicesWithoutGateway] = gateway == "" || gateway == "null" || gateway == "false"
+	if gateway != "" {
+		m.add(`"gateway":`+gateway, "")
+	}
+}
+
+func drawOthers(t *rapid.T, m *model) {
+	for _, member := range []struct {
+		name    string
+		control v1alpha1.ControlName
+		denied  []string
+		allowed []string
+	}{
+		{"dstack", v1alpha1.ControlServerAccess, []string{"true"}, []string{"null", "false"}},
+		{"tags", v1alpha1.ControlTags, []string{`{"a":""}`}, []string{"null", "{}"}},
+		{"new_field", v1alpha1.ControlUnknownFields, []string{"1", `[{"a":true}]`}, []string{"null", "0", `[{"a":""}]`}},
+		{"resources", v1alpha1.ControlUnknownFields, []string{`{"gpu":{"new":1}}`}, []string{"null", `{"cpu":{"count":{"min":2}}}`}},
+	} {
+		value := rapid.SampledFrom(append(member.denied, member.allowed...)).Draw(t, member.name)
+		m.add(fmt.Sprintf("%q:%s", member.name, value), "")
+		for _, denied := range member.denied {
+			m.denies[member.control] = m.denies[member.control] || value == denied
+		}
+	}
+	image := rapid.SampledFrom([]string{"null", `"ghcr.io/example/a:1"`, `"quay.io/example/a"`}).Draw(t, "image")
+	m.add(`"image":`+image, "")
+	m.denies[v1alpha1.ControlRegistries] = !strings.Contains(image, "ghcr") || m.docker
 }
 
 func drawNodes(t *rapid.T, m *model) {
@@ -91,7 +166,11 @@ func drawGroups(t *rapid.T, m *model) {
 	}
 	var groups []string
 	for range rapid.IntRange(0, 3).Draw(t, "number of groups") {
-		flags := []string{drawFlag(t, "privileged", m.denies), drawFlag(t, "docker", m.denies), fmt.Sprintf(`%q:{"min":0,"max":2}`, size)}
+		router := rapid.SampledFrom([]string{"null", "null", `{"type":"x"}`}).Draw(t, "router")
+		m.denies[v1alpha1.ControlServiceRouters] = m.denies[v1alpha1.ControlServiceRouters] || router != "null"
+		flags := []string{
+			drawFlag(t, "privileged", m), drawFlag(t, "docker", m), fmt.Sprintf(`%q:{"min":0,"max":2}`, size), `"router":` + router,
+		}
 		groups = append(groups, `{`+strings.Join(rapid.Permutation(flags).Draw(t, "group"), ",")+`}`)
 	}
 	m.add(fmt.Sprintf("%q:[%s]", key, strings.Join(groups, ",")), "")
@@ -111,7 +190,24 @@ func drawProfile(t *rapid.T, name string) v1alpha1.IsolationProfile {
 		HostNetwork:      v1alpha1.HostNetwork(mode("hostNetwork", "Allowed", "DistributedOnly", "Denied")),
 		DistributedTasks: v1alpha1.AllowedDenied(mode("distributedTasks", "Allowed", "Denied")),
 		InstanceVolumes:  volumes,
+
+		ServiceRouters:         v1alpha1.AllowedDenied(mode("serviceRouters", "Allowed", "Denied")),
+		ImportedFleets:         v1alpha1.AllowedDenied(mode("importedFleets", "Allowed", "Denied")),
+		ServerAccess:           v1alpha1.AllowedDenied(mode("serverAccess", "Allowed", "Denied")),
+		ServicesWithoutGateway: v1alpha1.AllowedDenied(mode("servicesWithoutGateway", "Allowed", "Denied")),
+		Services:               v1alpha1.AllowedDenied(mode("services", "Allowed", "Denied")),
+		Tags:                   v1alpha1.AllowedDenied(mode("tags", "Allowed", "Denied")),
+		UnknownFields:          v1alpha1.UnknownFields(mode("unknownFields", "Allowed", "DeniedIfSet")),
 	}))
+	if mode("fleets", "", "list") != "" {
+		p.Spec.Controls.Fleets = &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a100"}}
+	}
+	if mode("backends", "", "list") != "" {
+		p.Spec.Controls.Backends = &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"aws", "gcp"}}
+	}
+	if mode("registries", "", "list") != "" {
+		p.Spec.Controls.Registries = &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"ghcr.io/example"}}
+	}
 	if rapid.Bool().Draw(t, name+" audits") {
 		audit(&p.Spec)
 	}
@@ -130,10 +226,12 @@ func TestDecisionsFollowTheModel(t *testing.T) {
 		d := policy.Decide(eff, policy.Running{NetworkMode: mode}, runRequest(run.spec), noon)
 
 		refused, audited := map[string]bool{}, map[string]bool{}
+		listed := false
 		for _, p := range eff.Profiles {
+			listed = listed || p.Enforce && p.Values[isolation.Fleets].Mode == isolation.ModeAllowedList
 			for _, c := range isolation.AllControls() {
 				value := p.Values[c].Mode
-				denies := value == isolation.ModeDenied || value == isolation.ModeAllowedPaths
+				denies := value != isolation.ModeAllowed && value != isolation.ModeDistributedOnly
 				if c == isolation.HostNetwork && mode == 3 {
 					denies = false
 				}
@@ -154,6 +252,9 @@ func TestDecisionsFollowTheModel(t *testing.T) {
 		}
 		if diff := cmp.Diff(sortedKeys(audited), slices.Compact(sorted(controlsOf(d.Audited)))); diff != "" {
 			t.Fatalf("%s\naudited (-want +got):\n%s", run.spec, diff)
+		}
+		if filled, want := d.Filled != nil, d.Allowed && listed && run.noFleets; filled != want {
+			t.Fatalf("%s\nfilled is %t, want %t", run.spec, filled, want)
 		}
 	})
 }

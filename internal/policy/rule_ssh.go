@@ -23,10 +23,10 @@ var keyTypes = []string{
 // That nobody logs in with the key itself is up to dstack's SSH proxy. No key
 // at all is harmless: dstack then takes the user's own, which it made.
 func hostSSH(v isolation.Value, s *subject) []finding {
-	if v.Mode == isolation.ModeAllowed || s.sshKey == nil {
+	if v.Mode == isolation.ModeAllowed || s.run.sshKey == nil {
 		return nil
 	}
-	wrong := wrongWithKey(*s.sshKey)
+	wrong := wrongWithKey(*s.run.sshKey)
 	if wrong == "" {
 		return nil
 	}

@@ -25,7 +25,7 @@ func privileged(v isolation.Value, s *subject) []finding {
 		}
 		where := ""
 		if at.object != inConfiguration {
-			where = " in " + place{object: at.object, index: at.index}.String()
+			where = " in " + at.in().String()
 		}
 		found = append(found, finding{at.String(), fmt.Sprintf(
 			"%s not allowed in project %s: set %s to false%s", what, s.project, at.key, where)})
@@ -40,10 +40,10 @@ func instanceVolumes(v isolation.Value, s *subject) []finding {
 		return nil
 	}
 	var found []finding
-	for _, volume := range s.volumes {
+	for _, volume := range s.run.volumes {
 		remedy := "remove it from volumes"
 		if v.Mode == isolation.ModeAllowedPaths {
-			remedy = pathRemedy(volume.path, v.Paths)
+			remedy = pathRemedy(volume.path, v.List)
 		}
 		if remedy != "" {
 			found = append(found, finding{volume.String(), fmt.Sprintf(
@@ -58,11 +58,7 @@ func instanceVolumes(v isolation.Value, s *subject) []finding {
 // characters, of which the host's tools may make something else; so only a
 // path that is clean can be allowed.
 func pathRemedy(p string, allowed []string) string {
-	quoted := make([]string, len(allowed))
-	for i, dir := range allowed {
-		quoted[i] = quote(dir)
-	}
-	below := fmt.Sprintf("mount only what is in %s", list(quoted, maxPaths, "directories"))
+	below := fmt.Sprintf("mount only what is in %s", list(quoted(allowed), maxPaths, "directories"))
 	if strings.ContainsFunc(p, unicode.IsControl) || strings.TrimSpace(p) != p {
 		return "write it without control characters and without spaces at its ends, and " + below
 	}
@@ -81,12 +77,12 @@ func pathRemedy(p string, allowed []string) string {
 
 // distributedTasks refuses runs of more than one node.
 func distributedTasks(v isolation.Value, s *subject) []finding {
-	if v.Mode == isolation.ModeAllowed || s.nodes <= 1 {
+	if v.Mode == isolation.ModeAllowed || s.run.nodes <= 1 {
 		return nil
 	}
-	return []finding{{s.nodesField, fmt.Sprintf(
+	return []finding{{s.run.nodesField, fmt.Sprintf(
 		"tasks of more than one node are not allowed in project %s, and this one has %d: %s",
-		s.project, s.nodes, oneNode(s))}}
+		s.project, s.run.nodes, oneNode(s))}}
 }
 
 // hostNetwork refuses what would get the host's network, as far as it can be
@@ -96,16 +92,16 @@ func distributedTasks(v isolation.Value, s *subject) []finding {
 // restart would refuse every run. The status of the profile tells of them.
 func hostNetwork(v isolation.Value, s *subject) []finding {
 	denied := v.Mode != isolation.ModeAllowed && v.Mode != isolation.ModeDistributedOnly
-	if !denied || s.networkMode == v1alpha1.NetworkModeBridge || s.nodes <= 1 {
+	if !denied || s.networkMode == v1alpha1.NetworkModeBridge || s.run.nodes <= 1 {
 		return nil
 	}
-	return []finding{{s.nodesField, fmt.Sprintf(
+	return []finding{{s.run.nodesField, fmt.Sprintf(
 		"the network of the host is not allowed in project %s, and this task of %d nodes would get it: %s",
-		s.project, s.nodes, oneNode(s))}}
+		s.project, s.run.nodes, oneNode(s))}}
 }
 
 func oneNode(s *subject) string {
-	if s.nodesField == inGroups {
+	if s.run.nodesField == inGroups {
 		return "keep one group with nodes set to 1"
 	}
 	return "set nodes to 1"

@@ -2,20 +2,13 @@ package policy
 
 import (
 	"bytes"
-	"cmp"
-	"fmt"
 	"slices"
-	"strconv"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // run is what the rules need to know of a run's specification.
 type run struct {
 	// kind is configuration.type.
 	kind string
-	// flags are the places where privileged or docker is neither null nor false.
-	flags []place
 	// volumes are the instance volumes.
 	volumes []instanceVolume
 	// nodes is the number of nodes of the whole run, at least 1, and nodesField
@@ -24,104 +17,50 @@ type run struct {
 	nodesField string
 	// sshKey is ssh_key_pub; nil when it is null or absent.
 	sshKey *string
-}
-
-// place is a key in an object of the specification.
-type place struct {
-	// object is the path of the object or of the list that it is in; index is its
-	// position in that list, -1 for an object that is in none.
-	object string
-	index  int
-	key    string
+	// routers are the places where a router is set.
+	routers []place
+	// serverAccess and gateway tell whether "dstack" is set and "gateway" is
+	// anything but null and false.
+	serverAccess, gateway bool
+	// fleets and instances are those that the run may be placed on; any if there
+	// are none.
+	fleets    []fleetRef
+	instances []instanceRef
+	// images of all its containers.
+	images []image
+	// fill is where a list of fleets can be put into the specification.
+	fill fillPoint
 }
 
 const (
 	inConfiguration = "configuration"
+	inProfile       = "profile"
 	inGroups        = "configuration.groups"
 	inReplicas      = "configuration.replicas"
 	inVolumes       = "configuration.volumes"
 )
-
-func (p place) String() string {
-	s := p.object
-	if p.index >= 0 {
-		s += "[" + strconv.Itoa(p.index) + "]"
-	}
-	switch {
-	case p.key == "":
-		return s
-	case s == "":
-		return p.key
-	}
-	return s + "." + p.key
-}
-
-func (p place) compare(q place) int {
-	return cmp.Or(cmp.Compare(p.object, q.object), cmp.Compare(p.index, q.index), cmp.Compare(p.key, q.key))
-}
 
 type instanceVolume struct {
 	place
 	path string
 }
 
-// whole is the specification itself.
-var whole = place{index: -1}
-
-// problem is something in a specification that is not understood.
-type problem struct {
-	place
-	// what is wrong and what to write instead.
-	what string
-}
-
 // runReader reads one specification of a run in one pass.
 type runReader struct {
-	dec      *jsontext.Decoder
-	run      run
-	problems []problem
+	reader
+	run run
 
 	hasConfiguration bool
 	// nodes, groupNodes: configuration.nodes, and the sum over groups; 0 if absent.
 	nodes, groupNodes int
 	// noNodes are the groups that do not give theirs.
 	noNodes []place
-}
-
-// readRun reads a specification. What it does not understand comes back as
-// problems, in an order that does not depend on that of the keys.
-func readRun(spec []byte) (run, []problem) {
-	if problems := checkStructure(spec); problems != nil {
-		return run{}, problems
-	}
-	var r runReader
-	err := decode(spec, func(dec *jsontext.Decoder) error {
-		r.dec = dec
-		return members(dec, r.specMember)
-	})
-	if err != nil {
-		// Half of a specification says nothing about the rest.
-		return run{}, []problem{{whole, describe(err)}}
-	}
-	r.finish()
-	return r.run, r.problems
-}
-
-// checkStructure looks at what can be said without reading keys.
-func checkStructure(spec []byte) []problem {
-	if tooDeep(spec) {
-		return []problem{{whole, fmt.Sprintf("is nested deeper than %d levels", maxDepth)}}
-	}
-	if kind := jsontext.Value(spec).Kind(); kind != '{' {
-		return []problem{{whole, fmt.Sprintf("is %s and not an object", kindName(kind))}}
-	}
-	return nil
-}
-
-func (r *runReader) problem(at place, format string, args ...any) {
-	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, problem{at, fmt.Sprintf(format, args...)})
-	}
+	// configured and profiled are the parameters of configuration and profile.
+	configured, profiled parameters
+	// hasImage tells whether the configuration names an image; groups and
+	// groupsWithImage count groups.
+	hasImage                bool
+	groups, groupsWithImage int
 }
 
 // finish judges what only the whole specification can tell.
@@ -142,26 +81,22 @@ func (r *runReader) finish() {
 	if r.groupNodes > r.run.nodes {
 		r.run.nodes, r.run.nodesField = r.groupNodes, inGroups
 	}
-	slices.SortFunc(r.run.flags, place.compare)
-	r.run.flags = slices.Compact(r.run.flags)
+	r.finishPlacement()
+	r.finishImages()
 	slices.SortStableFunc(r.run.volumes, func(a, b instanceVolume) int { return a.compare(b.place) })
-	slices.SortFunc(r.problems, func(a, b problem) int {
-		return cmp.Or(a.compare(b.place), cmp.Compare(a.what, b.what))
-	})
-	r.problems = slices.Compact(r.problems)
-}
-
-func (r *runReader) hasProblem(at place) bool {
-	return slices.ContainsFunc(r.problems, func(p problem) bool { return p.place == at })
+	slices.SortFunc(r.run.routers, place.compare)
 }
 
 func inConfig(key string) place { return place{object: inConfiguration, index: -1, key: key} }
 
-const kindTask = "task"
+const (
+	kindTask    = "task"
+	kindService = "service"
+)
 
-var kinds = []string{kindTask, "service", "dev-environment"}
+var kinds = []string{kindTask, kindService, "dev-environment"}
 
-func (r *runReader) specMember(name string) error {
+func (r *runReader) specMember(name string, below object) error {
 	at := place{index: -1, key: name}
 	switch name {
 	case inConfiguration:
@@ -169,7 +104,18 @@ func (r *runReader) specMember(name string) error {
 			return r.wrong(at, kind, "write an object")
 		}
 		r.hasConfiguration = true
-		return members(r.dec, r.configurationMember)
+		err := r.membersOf(configurationObject, r.configurationMember)
+		r.run.fill.end = int(r.dec.InputOffset()) - len("}")
+		return err
+	case inProfile:
+		switch kind := r.dec.PeekKind(); kind {
+		case '{':
+			return r.membersOf(profileObject, r.profileMember)
+		case 'n':
+			return r.skip(at)
+		default:
+			return r.wrong(at, kind, "write an object or null")
+		}
 	case "ssh_key_pub":
 		if r.dec.PeekKind() == 'n' {
 			return r.skip(at)
@@ -180,18 +126,20 @@ func (r *runReader) specMember(name string) error {
 		}
 		return err
 	}
-	r.checkName(at)
-	_, err := r.dec.ReadValue()
-	return err
+	return r.walk(below)
 }
 
-func (r *runReader) configurationMember(name string) error {
+func (r *runReader) configurationMember(name string, below object) error {
 	at := inConfig(name)
 	switch name {
 	case "type":
 		return r.kind(at)
 	case "privileged", "docker":
 		return r.flag(at)
+	case "dstack":
+		set, err := r.isSet(at)
+		r.run.serverAccess = set
+		return err
 	case "volumes":
 		return r.list(at, inVolumes, r.volume)
 	case "groups":
@@ -199,16 +147,25 @@ func (r *runReader) configurationMember(name string) error {
 	case "replicas":
 		// A range of a service, or, up to dstack 0.21.3, the list of its groups.
 		if r.dec.PeekKind() == '{' {
-			return r.rest(at)
+			return r.walk(below)
 		}
 		return r.list(at, inReplicas, r.group)
 	case "nodes":
 		return r.count(at, &r.nodes)
-	case "env", "tags":
+	case "env":
 		return r.freeForm(at)
+	case "image":
+		return r.image(at, &r.hasImage)
+	case "gateway":
+		return r.gateway(at)
+	case "router":
+		return r.router(at, below)
 	}
-	r.checkName(at)
-	return r.rest(at)
+	return r.parameter(at, below, &r.configured)
+}
+
+func (r *runReader) profileMember(name string, below object) error {
+	return r.parameter(place{object: inProfile, index: -1, key: name}, below, &r.profiled)
 }
 
 func (r *runReader) kind(at place) error {
@@ -228,27 +185,77 @@ func (r *runReader) group(at place) error {
 	if kind := r.dec.PeekKind(); kind != '{' {
 		return r.wrong(at, kind, "write an object")
 	}
-	nodes := 0
-	err := members(r.dec, func(name string) error {
+	nodes, hasImage := 0, false
+	err := r.membersOf(groupObject, func(name string, below object) error {
 		at.key = name
 		switch name {
 		case "privileged", "docker":
 			return r.flag(at)
 		case "nodes":
 			return r.count(at, &nodes)
-		case "volumes":
-			return r.list(at, at.String(), r.volume)
-		case "env", "tags":
-			return r.freeForm(at)
+		case "image":
+			return r.image(at, &hasImage)
+		case "router":
+			return r.router(at, below)
+		case "volumes", "env", "tags":
+			return r.strange(at)
 		}
-		r.checkName(at)
-		return r.rest(at)
+		return r.walk(below)
 	})
 	r.groupNodes += nodes
+	r.groups++
+	if hasImage {
+		r.groupsWithImage++
+	}
 	if at.key = "nodes"; nodes == 0 && at.object == inGroups && !r.hasProblem(at) {
 		r.noNodes = append(r.noNodes, at)
 	}
 	return err
+}
+
+// strange reads what groups have in no release, as it would have to be read if
+// one had it.
+func (r *runReader) strange(at place) error {
+	carries := false
+	var err error
+	if at.key == "volumes" {
+		err = r.list(at, at.String(), func(in place) error { carries = true; return r.volume(in) })
+	} else {
+		carries, err = r.hasKeys(at)
+	}
+	if carries && at.key == "tags" {
+		r.shared.tags = append(r.shared.tags, at)
+	}
+	if carries && len(r.shared.unknown) < maxProblems {
+		r.shared.unknown = append(r.shared.unknown, at)
+	}
+	return err
+}
+
+// router reads a router of any type: what is not null is one.
+func (r *runReader) router(at place, below object) error {
+	if r.dec.PeekKind() != 'n' {
+		r.run.routers = append(r.run.routers, at)
+	}
+	return r.walk(below)
+}
+
+// gateway reads which gateway a service has: null for the project's default if
+// it has one, false for none, true for the default, or the name of one.
+func (r *runReader) gateway(at place) error {
+	switch kind := r.dec.PeekKind(); kind {
+	case 'n', 'f':
+		return r.skip(at)
+	case 't':
+		r.run.gateway = true
+		return r.skip(at)
+	case '"', '{':
+		_, named, err := r.reference(at, "gateway")
+		r.run.gateway = named
+		return err
+	default:
+		return r.wrong(at, kind, "write the name of a gateway, true or false")
+	}
 }
 
 // volume reads a named volume or an instance volume. The short form in one
@@ -259,7 +266,7 @@ func (r *runReader) volume(at place) error {
 	}
 	var named, instance bool
 	entry := at
-	err := members(r.dec, func(name string) error {
+	err := r.membersOf(volumeObject, func(name string, below object) error {
 		at.key = name
 		switch name {
 		case "instance_path":
@@ -272,8 +279,7 @@ func (r *runReader) volume(at place) error {
 			_, _, err := r.text(at, "write the path in the container")
 			return err
 		}
-		r.checkName(at)
-		return r.rest(at)
+		return r.walk(below)
 	})
 	if named == instance {
 		r.problem(entry, "is neither a named volume nor an instance volume; write either name or instance_path")
@@ -300,7 +306,7 @@ func (r *runReader) volumeName(at place) error {
 		r.problem(at, "is %s; write a name or a list of names", kindName(kind))
 	}
 	if kind == '[' && bytes.ContainsAny(raw, "{") {
-		return r.searchHidden(raw, at)
+		return r.searchHidden(raw, func() place { return at })
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // list reads null or a list of at most maxEntries.
-func (r *runReader) list(at place, path string, entry func(place) error) error {
+func (r *reader) list(at place, path string, entry func(place) error) error {
 	switch kind := r.dec.PeekKind(); kind {
 	case '[':
 	case 'n':
@@ -36,31 +36,39 @@ func (r *runReader) list(at place, path string, entry func(place) error) error {
 	return err
 }
 
-func (r *runReader) skip(place) error {
+func (r *reader) skip(place) error {
 	_, err := r.dec.ReadValue()
 	return err
 }
 
-// flag reads privileged or docker. What is neither null nor a boolean counts as
-// set: dstack takes 1 and "true" for true.
-func (r *runReader) flag(at place) error {
+// flag reads privileged or docker.
+func (r *reader) flag(at place) error {
+	set, err := r.isSet(at)
+	if set {
+		r.shared.flags = append(r.shared.flags, at)
+	}
+	return err
+}
+
+// isSet reads a boolean or null. What is neither counts as set: dstack takes 1
+// and "true" for true.
+func (r *reader) isSet(at place) (bool, error) {
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch kind := raw.Kind(); kind {
 	case 'n', 'f':
-		return nil
+		return false, nil
 	case 't':
 	default:
 		r.problem(at, "is %s; write true or false", kindName(kind))
 	}
-	r.run.flags = append(r.run.flags, at)
-	return nil
+	return true, nil
 }
 
 // count reads a number of nodes; null is none.
-func (r *runReader) count(at place, into *int) error {
+func (r *reader) count(at place, into *int) error {
 	const most = 1_000_000
 	raw, err := r.dec.ReadValue()
 	if err != nil || raw.Kind() == 'n' {
@@ -79,7 +87,7 @@ func (r *runReader) count(at place, into *int) error {
 }
 
 // text reads a string; anything else is a problem.
-func (r *runReader) text(at place, remedy string) (s string, isString bool, err error) {
+func (r *reader) text(at place, remedy string) (s string, isString bool, err error) {
 	if kind := r.dec.PeekKind(); kind != '"' {
 		return "", false, r.wrong(at, kind, remedy)
 	}
@@ -92,89 +100,75 @@ func (r *runReader) text(at place, remedy string) (s string, isString bool, err 
 }
 
 // freeForm passes over a map whose keys are the user's own.
-func (r *runReader) freeForm(at place) error {
+func (r *reader) freeForm(at place) error {
+	_, err := r.hasKeys(at)
+	return err
+}
+
+// hasKeys passes over a map whose keys are the user's own, and tells whether it
+// has any.
+func (r *reader) hasKeys(at place) (bool, error) {
 	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
-		return r.wrong(at, kind, "write an object")
+		return false, r.wrong(at, kind, "write an object")
 	}
-	_, err := r.dec.ReadValue()
+	raw, err := r.dec.ReadValue()
+	return bytes.IndexByte(raw, '"') >= 0, err
+}
+
+// tags reads a map of tags. Those of a profile count also where tags of the
+// configuration replace them: to refuse too many of them harms nobody.
+func (r *reader) tags(at place) error {
+	set, err := r.hasKeys(at)
+	if set {
+		r.shared.tags = append(r.shared.tags, at)
+	}
 	return err
 }
 
 // rest passes over a value that no rule reads, unless it hides what one reads.
-func (r *runReader) rest(at place) error {
+func (r *reader) rest(at place) error {
 	raw, err := r.dec.ReadValue()
 	if err != nil {
 		return err
 	}
-	if k := raw.Kind(); k != '{' && k != '[' {
-		return nil
-	}
-	for _, sign := range [][]byte{[]byte(`"privileged"`), []byte(`"docker"`), []byte(`"instance_path"`), []byte(`\u`)} {
-		if bytes.Contains(raw, sign) {
-			return r.searchHidden(raw, at)
-		}
-	}
-	return nil
+	return r.search(raw, at)
 }
 
-func (r *runReader) searchHidden(raw jsontext.Value, at place) error {
-	at.key = label(at.key)
-	return decode(raw, func(dec *jsontext.Decoder) error { return r.hidden(dec, at) })
-}
-
-// hidden looks at every depth for keys that rules read, in places where no
-// release of dstack has them so far, and judges them as elsewhere.
-func (r *runReader) hidden(dec *jsontext.Decoder, at place) error {
-	switch dec.PeekKind() {
-	case '{':
-		return members(dec, func(name string) error {
-			switch name {
-			case "privileged", "docker", "instance_path":
-				return r.hiddenKey(dec, place{object: at.String(), index: -1, key: name})
-			}
-			return r.hidden(dec, at)
-		})
-	case '[':
-		if _, err := dec.ReadToken(); err != nil {
-			return err
-		}
-		for dec.PeekKind() != ']' {
-			if err := r.hidden(dec, at); err != nil {
-				return err
-			}
-		}
-		_, err := dec.ReadToken()
-		return err
-	}
-	_, err := dec.ReadValue()
-	return err
-}
-
-func (r *runReader) hiddenKey(dec *jsontext.Decoder, at place) error {
-	raw, err := dec.ReadValue()
+// unknownField is rest for a field that this release does not know.
+func (r *reader) unknownField(at place) error {
+	r.checkName(at)
+	raw, err := r.dec.ReadValue()
 	if err != nil {
 		return err
 	}
-	kind := raw.Kind()
-	switch {
-	case at.key == "instance_path":
-		r.problem(at, "is in a place that is not known to this release; remove it")
-	case kind != 'n' && kind != 'f' && len(r.run.flags) < maxProblems:
-		r.run.flags = append(r.run.flags, at)
+	if carriesValue(raw) && len(r.shared.unknown) < maxProblems {
+		known := at
+		known.key = label(at.key)
+		r.shared.unknown = append(r.shared.unknown, known)
 	}
-	return nil
+	return r.search(raw, at)
 }
 
+func (r *reader) search(raw jsontext.Value, at place) error {
+	if !hides(raw) {
+		return nil
+	}
+	at.key = label(at.key)
+	return r.searchHidden(raw, func() place { return at })
+}
+
+const anotherCase = "is written in another case"
+
 // checkName refuses a name that only looks like a key of dstack's.
-func (r *runReader) checkName(at place) {
+func (r *reader) checkName(at place) {
 	if known := variantOf(at.key); known != "" {
 		at.key = known
-		r.problem(at, "is written in another case")
+		r.problem(at, anotherCase)
 	}
 }
 
 // wrong passes over a value of a kind that is not expected.
-func (r *runReader) wrong(at place, got jsontext.Kind, remedy string) error {
+func (r *reader) wrong(at place, got jsontext.Kind, remedy string) error {
 	if _, err := r.dec.ReadValue(); err != nil {
 		return err
 	}

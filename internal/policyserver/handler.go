@@ -155,20 +155,24 @@ const (
 	answerError   = `,"error":`
 )
 
-// writeDecision sends the specification back byte for byte: dstack replaces
-// its own by it, and a second encoding could change numbers. A refusal is 200
-// too: only then does dstack show its text.
+// writeDecision sends the specification back byte for byte, or the one that is
+// filled in: dstack replaces its own by it, and a second encoding could change
+// numbers. A refusal is 200 too: only then does dstack show its text.
 func writeDecision(w http.ResponseWriter, req *policy.Request, d *policy.Decision) {
+	spec := req.Spec
+	if d.Allowed && d.Filled != nil {
+		spec = d.Filled
+	}
 	tail := []byte(answerAllowed)
 	if !d.Allowed {
 		tail = append(append([]byte(answerError), jsonString(refusal(d))...), '}')
 	}
 	h := w.Header()
 	h["Content-Type"] = contentTypeJSON
-	h["Content-Length"] = []string{strconv.Itoa(len(answerHead) + len(req.Spec) + len(tail))}
+	h["Content-Length"] = []string{strconv.Itoa(len(answerHead) + len(spec) + len(tail))}
 	// The client that went away is told nothing, and a write error says no more.
 	_, _ = w.Write([]byte(answerHead))
-	_, _ = w.Write(req.Spec)
+	_, _ = w.Write(spec)
 	_, _ = w.Write(tail)
 }
 
@@ -212,7 +216,7 @@ const maxLoggedName = 256
 
 func (s *Server) logDecision(req *policy.Request, d *policy.Decision, took time.Duration) {
 	log := s.options.Log
-	if d.Allowed && len(d.Audited) == 0 && len(d.Lifted) == 0 {
+	if d.Allowed && d.Filled == nil && len(d.Audited) == 0 && len(d.Lifted) == 0 {
 		log = log.V(1)
 	}
 	if !log.Enabled() {
@@ -224,6 +228,7 @@ func (s *Server) logDecision(req *policy.Request, d *policy.Decision, took time.
 	}
 	log.Info("Decided", "kind", string(req.Kind), "user", trimmed(req.User), "project", trimmed(req.Project),
 		"decision", decision, "controls", controls(d.Reasons), "audited", controls(d.Audited), "lifted", d.Lifted,
+		"filled", d.Filled != nil,
 		"revision", d.Revision, "durationSeconds", took.Seconds())
 }
 

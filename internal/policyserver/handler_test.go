@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -72,6 +73,40 @@ func TestCapturedCases(t *testing.T) {
 				t.Errorf("got Content-Type %q", got)
 			}
 		})
+	}
+}
+
+// A run that names no fleet comes back with the allowed ones, and is logged and
+// counted.
+func TestFilledSpecification(t *testing.T) {
+	profile := newProfile("research", v1alpha1.LevelOpen, "research-*")
+	profile.Spec.Controls = &v1alpha1.Controls{Fleets: &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a100", "other/gpu"}}}
+	log, out := newLog(slog.LevelInfo)
+	s := newHandler(t, newSnapshot(profile), Options{Log: log})
+	const list = `[{"project":null,"name":"a100"},{"project":"other","name":"gpu"}]`
+	for _, release := range []string{"0.20.28", "0.21.2", "0.22.5"} {
+		c := capturedCase(t, release+"/task-plain")
+		w := s.post(runPath, string(c.Request))
+		want := bytes.Replace(specOf(t, c.Request), []byte(`"fleets": null`), []byte(`"fleets": `+list), 1)
+		if a := decoded(t, w); a.Error != nil || !bytes.Equal(a.Spec, want) {
+			t.Errorf("%s: got %s, want %s", release, w.Body, want)
+		}
+		if got := w.Header().Get("Content-Length"); got != strconv.Itoa(w.Body.Len()) {
+			t.Errorf("%s: Content-Length is %s and not %d", release, got, w.Body.Len())
+		}
+	}
+	named := capturedCase(t, "0.22.5/task-own-fleet")
+	if a := decoded(t, s.post(runPath, strings.Replace(string(named.Request), `"name": "gpu"`, `"name": "a100"`, 1))); a.Error != nil {
+		t.Errorf("refused: %s", *a.Error)
+	}
+	if a := decoded(t, s.post(runPath, string(named.Request))); a.Error == nil || !bytes.Equal(a.Spec, specOf(t, named.Request)) {
+		t.Errorf("got %+v", a)
+	}
+	if got := strings.Count(out.String(), `"decision":"allowed","controls":null,"audited":null,"lifted":null,"filled":true`); got != 3 {
+		t.Errorf("logged %d: %s", got, out)
+	}
+	if got := s.scrape(); !strings.Contains(got, `dstack_isolation_filled_total{kind="run"} 3`) {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -205,9 +240,9 @@ func TestDecisionLog(t *testing.T) {
 		body string
 		want map[string]any
 	}{
-		"refused": {privileged, map[string]any{"project": "research-nlp", "decision": "refused", "controls": []any{"privileged"}, "audited": nil, "lifted": nil}},
-		"audited": {in("vision"), map[string]any{"project": "vision", "decision": "allowed", "controls": nil, "audited": []any{"privileged"}, "lifted": nil}},
-		"lifted":  {in("lab"), map[string]any{"project": "lab", "decision": "allowed", "controls": nil, "audited": nil, "lifted": []any{"excepted/lead"}}},
+		"refused": {privileged, map[string]any{"project": "research-nlp", "decision": "refused", "controls": []any{"privileged"}, "audited": nil, "lifted": nil, "filled": false}},
+		"audited": {in("vision"), map[string]any{"project": "vision", "decision": "allowed", "controls": nil, "audited": []any{"privileged"}, "lifted": nil, "filled": false}},
+		"lifted":  {in("lab"), map[string]any{"project": "lab", "decision": "allowed", "controls": nil, "audited": nil, "lifted": []any{"excepted/lead"}, "filled": false}},
 		"allowed": {plainTask(t), nil},
 	}
 	for name, tc := range tests {

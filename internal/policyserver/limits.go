@@ -16,8 +16,8 @@ import (
 // all times together stay well below that: a refusal that names its reason is
 // better than a timeout that names none.
 type Limits struct {
-	// BodyBytes is the largest body that is read. dstack itself accepts a little
-	// more from its users, but a specification of 4 MiB is not one.
+	// BodyBytes is the largest body that is read. Deciding the most hostile one of
+	// this size takes less than 50 ms.
 	BodyBytes int64
 	// SmallBodyBytes is the largest body that is read without asking for a share
 	// of LargeBodiesBytes. Real specifications have 2 to 20 kB.
@@ -48,7 +48,7 @@ type Limits struct {
 // take 48 MiB at most, and as much again while they are read.
 func DefaultLimits() Limits {
 	return Limits{
-		BodyBytes:        4 << 20,
+		BodyBytes:        1 << 20,
 		SmallBodyBytes:   64 << 10,
 		LargeBodiesBytes: 32 << 20,
 		Requests:         256,

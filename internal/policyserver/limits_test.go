@@ -38,7 +38,7 @@ func TestDefaultLimitsEndBeforeDstackGivesUp(t *testing.T) {
 }
 
 func TestBodyLimit(t *testing.T) {
-	const limit = 4 << 20
+	const limit = 1 << 20
 	s := newHandler(t, restricted(), Options{})
 	for _, declared := range []bool{true, false} {
 		for n, want := range map[int]int{limit - 1: 200, limit: 200, limit + 1: 413} {
@@ -51,7 +51,7 @@ func TestBodyLimit(t *testing.T) {
 			if w.Code != want {
 				t.Errorf("%d bytes, length declared %v: got %d, want %d", n, declared, w.Code, want)
 			}
-			if want == 413 && (w.Body.String() != `{"error":"body must not be larger than 4194304 bytes"}` || w.Header().Get("Connection") != "close") {
+			if want == 413 && (w.Body.String() != `{"error":"body must not be larger than 1048576 bytes"}` || w.Header().Get("Connection") != "close") {
 				t.Errorf("got %s, %v", w.Body, w.Header())
 			}
 		}

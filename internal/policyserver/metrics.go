@@ -32,6 +32,7 @@ type metrics struct {
 	refusals  *prometheus.CounterVec
 	audited   *prometheus.CounterVec
 	lifted    *prometheus.CounterVec
+	filled    *prometheus.CounterVec
 	errors    *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	inFlight  prometheus.Gauge
@@ -60,6 +61,9 @@ func newMetrics() *metrics {
 		lifted: counter("lifted_total",
 			"Decisions in which an exception lifted a control, by profile and exception.",
 			"profile", "exception"),
+		filled: counter("filled_total",
+			"Requests that named no fleet and were allowed with the fleets of the list filled in, by kind of object.",
+			"kind"),
 		errors: counter("request_errors_total",
 			"Requests on the decision endpoints that were answered with an error, which dstack takes for a refusal, by kind of object and reason.",
 			"kind", "reason"),
@@ -84,7 +88,7 @@ func newMetrics() *metrics {
 		}),
 	}
 	m.registry.MustRegister(
-		m.decisions, m.refusals, m.audited, m.lifted, m.errors, m.duration, m.inFlight,
+		m.decisions, m.refusals, m.audited, m.lifted, m.filled, m.errors, m.duration, m.inFlight,
 		m.policyInfo, m.profiles, m.changed, m.stale, m.resolve,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -120,6 +124,9 @@ func (m *metrics) observeDecision(kind dstack.ApplyKind, d *policy.Decision, too
 	} else {
 		m.decisions.WithLabelValues(k, decisionRefused, controlLabel(d.Reasons)).Inc()
 		countReasons(m.refusals, k, d.Reasons)
+	}
+	if d.Filled != nil {
+		m.filled.WithLabelValues(k).Inc()
 	}
 	countReasons(m.audited, k, d.Audited)
 	for _, name := range d.Lifted {

@@ -63,6 +63,7 @@ func TestMetrics(t *testing.T) {
 		`refusals_total{control="instanceVolumes",kind="run",profile="too"} 1`,
 		`refusals_total{control="privileged",kind="run",profile="research"} 3`,
 		`refusals_total{control="privileged",kind="run",profile="too"} 3`,
+		`refusals_total{control="serverAccess",kind="run",profile="research"} 1`,
 		`request_errors_total{kind="volume",reason="malformed"} 1`,
 	}
 	if diff := cmp.Diff(want, own(before)); diff != "" {

@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from conftest import SECRET, TOKEN, answer, ask, refusal, refuse, send, specs, unavailable
+from conftest import SECRET, TOKEN, answer, ask, make, refusal, refuse, send, specs, unavailable
+
+from dstack_isolation._protocol import dump
 
 
 @pytest.mark.parametrize("name", ["run", "service", "fleet", "volume", "gateway"])
@@ -145,3 +147,46 @@ def test_spec_that_cannot_be_serialised(policy, server):
         policy.on_run_apply(user="ada", project="nlp", spec=Broken())
     assert caught.value.args == (unavailable("the isolation plugin failed (TypeError)"),)
     assert server.requests == []
+
+
+FLEETS = [{"project": None, "name": "a100"}, {"project": "other", "name": "gpu"}]
+
+
+def fill(sock, request):
+    """What the policy server answers for a run that names no fleet."""
+    spec = json.loads(request["body"])["spec"]
+    spec["configuration"]["fleets"] = FLEETS
+    send(sock, json.dumps({"spec": spec, "error": None}).encode())
+
+
+@pytest.mark.parametrize("name", ["run", "service"])
+@pytest.mark.parametrize("fleets", ["absent", None, []])
+def test_fleets_that_are_filled_in_are_those_that_dstack_uses(policy, server, name, fleets):
+    server.scripts = [fill]
+    spec = specs()[name]
+    if fleets != "absent":
+        spec.configuration.fleets = fleets
+    filled = ask(policy, spec=spec)
+    assert type(filled) is type(spec)
+    assert [(ref.project, ref.name) for ref in filled.configuration.fleets] == [
+        (None, "a100"),
+        ("other", "gpu"),
+    ]
+    # What dstack places a run by.
+    assert filled.merged_profile.fleets == filled.configuration.fleets
+    before, after = json.loads(dump(spec)), json.loads(dump(filled))
+    after["configuration"]["fleets"] = before["configuration"]["fleets"]
+    assert after == before
+
+
+def test_filled_fleets_replace_those_of_the_profile_that_an_empty_list_hid(policy, server):
+    server.scripts = [fill]
+    spec = make(
+        type(specs()["run"]),
+        {
+            "configuration": {"type": "task", "commands": ["true"], "fleets": []},
+            "profile": {"name": "p", "fleets": ["elsewhere"]},
+        },
+    )
+    assert spec.merged_profile.fleets == []
+    assert [ref.name for ref in ask(policy, spec=spec).merged_profile.fleets] == ["a100", "gpu"]

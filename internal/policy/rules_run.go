@@ -1,0 +1,129 @@
+package policy
+
+import (
+	"fmt"
+
+	"github.com/dstack-isolation/operator/internal/isolation"
+)
+
+// serviceRouters refuses routers of services, of whatever type.
+func serviceRouters(v isolation.Value, s *subject) []finding {
+	if v.Mode == isolation.ModeAllowed {
+		return nil
+	}
+	var found []finding
+	for _, at := range s.run.routers {
+		found = append(found, finding{at.String(), fmt.Sprintf(
+			"routers are not allowed in project %s: remove router from %s", s.project, at.in())})
+	}
+	return found
+}
+
+// serverAccess refuses runs that get a tunnel to the dstack server.
+func serverAccess(v isolation.Value, s *subject) []finding {
+	if v.Mode == isolation.ModeAllowed || !s.run.serverAccess {
+		return nil
+	}
+	return []finding{{inConfiguration + ".dstack", fmt.Sprintf(
+		"access to the dstack server is not allowed in project %s: set dstack to false", s.project)}}
+}
+
+// services refuses services.
+func services(v isolation.Value, s *subject) []finding {
+	if v.Mode == isolation.ModeAllowed || s.run.kind != kindService {
+		return nil
+	}
+	return []finding{{inConfiguration + ".type", fmt.Sprintf(
+		"services are not allowed in project %s: run it as a task or a dev-environment", s.project)}}
+}
+
+// servicesWithoutGateway refuses services that may end up on the dstack server
+// itself. true asks for the project's default gateway: whether there is one no
+// specification tells, but where there is none dstack refuses the service.
+func servicesWithoutGateway(v isolation.Value, s *subject) []finding {
+	if v.Mode == isolation.ModeAllowed || s.run.kind != kindService || s.run.gateway {
+		return nil
+	}
+	return []finding{{inConfiguration + ".gateway", fmt.Sprintf(
+		"services without a gateway are not allowed in project %s: set gateway to the name of one, or to true for the default one",
+		s.project)}}
+}
+
+// tags refuses tags, which become labels of pods on the Kubernetes backend.
+func tags(v isolation.Value, s *subject) []finding {
+	if v.Mode == isolation.ModeAllowed {
+		return nil
+	}
+	var found []finding
+	for _, at := range s.tags {
+		found = append(found, finding{at.String(), fmt.Sprintf(
+			"tags are not allowed in project %s: remove tags from %s", s.project, at.in())})
+	}
+	return found
+}
+
+// unknownFields refuses fields that no known release of dstack has and that
+// carry a value: what they do nobody here can tell.
+func unknownFields(v isolation.Value, s *subject) []finding {
+	if v.Mode == isolation.ModeAllowed {
+		return nil
+	}
+	var found []finding
+	for _, at := range s.unknown {
+		found = append(found, finding{at.String(), fmt.Sprintf(
+			"the field %s is not known to this release and so not allowed in project %s: remove it or leave it empty",
+			at, s.project)})
+	}
+	return found
+}
+
+// backends refuses backends outside the list, and a run that names none, which
+// dstack would place on any. A run on a fleet has the fleet's backend; but
+// which that is no specification tells, so it must be named all the same.
+func backends(v isolation.Value, s *subject) []finding {
+	if v.Mode == isolation.ModeAllowed {
+		return nil
+	}
+	if len(s.backends) == 0 {
+		return []finding{{inConfiguration + ".backends", fmt.Sprintf(
+			"this %s names no backend, so that any could be used, which is not allowed in project %s: %s",
+			s.kind, s.project, allowedOf(v, "set backends to", "backends"))}}
+	}
+	var found []finding
+	for _, backend := range s.backends {
+		if !allows(v, backend.name) {
+			found = append(found, finding{backend.String(), fmt.Sprintf("backend %s is not allowed in project %s: %s",
+				quote(backend.name), s.project, allowedOf(v, "use only", "backends"))})
+		}
+	}
+	return found
+}
+
+// allows tells whether a name is in the list of a value that allows one.
+func allows(v isolation.Value, name string) bool {
+	if v.Mode != isolation.ModeAllowedList {
+		return false
+	}
+	for _, allowed := range v.List {
+		if allowed == name {
+			return true
+		}
+	}
+	return false
+}
+
+// allowedOf says what to do where only the list of a value is allowed.
+func allowedOf(v isolation.Value, remedy, what string) string {
+	if v.Mode != isolation.ModeAllowedList || len(v.List) == 0 {
+		return fmt.Sprintf("none of the %s is, ask the administrator to allow some", what)
+	}
+	return remedy + " " + list(quoted(v.List), maxPaths, what)
+}
+
+func quoted(words []string) []string {
+	all := make([]string, len(words))
+	for i, word := range words {
+		all[i] = quote(word)
+	}
+	return all
+}
