@@ -19,6 +19,13 @@ var rules = [isolation.ControlCount]ruleSet{
 	isolation.InstanceVolumes:  {run: instanceVolumes},
 	isolation.HostNetwork:      {run: hostNetwork},
 	isolation.DistributedTasks: {run: distributedTasks},
+	isolation.FleetEnvironment: {fleet: fleetEnvironment},
+	isolation.SSHFleets:        {fleet: sshFleets},
+	isolation.SharedInstances:  {fleet: sharedInstances},
+	isolation.ExistingVolumes:  {volume: existingVolumes},
+	isolation.Tags:             {fleet: objectTags, volume: objectTags, gateway: objectTags},
+	isolation.Backends:         {fleet: fleetBackends, volume: objectBackend, gateway: objectBackend},
+	isolation.UnknownFields:    {fleet: objectUnknownFields, volume: objectUnknownFields, gateway: objectUnknownFields},
 }
 
 // ruleSet are the rules of one control. A kind that the control is not about

@@ -2,7 +2,7 @@ package policy
 
 // knownKeys are the keys of dstack 0.20.28 to 0.22.5 in the objects that are
 // read here: a run's specification and configuration, its groups and volumes,
-// and the protocol around it. A key that differs from one of them only in case
+// those of fleets, volumes and gateways, and the protocol around it. A key that differs from one of them only in case
 // is refused: some reader on the way might take it for the other.
 var knownKeys = func() map[string]string {
 	all := make(map[string]string)
@@ -10,6 +10,9 @@ var knownKeys = func() map[string]string {
 		for _, key := range keys {
 			all[key] = key
 		}
+	}
+	for _, keys := range kindTrees {
+		keys.collect(all)
 	}
 	return all
 }()

@@ -1,0 +1,151 @@
+package policy
+
+import (
+	"bytes"
+)
+
+// specReader reads what the specifications of fleets, volumes and gateways have
+// in common. It asks for the keys of each object and finds those that are not
+// known.
+type specReader struct {
+	reader
+	hasConfiguration, hasType bool
+}
+
+// configuration reads spec.configuration, each of its keys with member.
+func (r *specReader) configuration(at place, member func(place) error) error {
+	if kind := r.dec.PeekKind(); kind != '{' {
+		return r.wrong(at, kind, "write an object")
+	}
+	r.hasConfiguration = true
+	return r.keys(at, member)
+}
+
+// kind reads configuration.type, of which there is only one for each kind of
+// object.
+func (r *specReader) kind(at place, want string) error {
+	r.hasType = true
+	kind, isString, err := r.text(at, "write "+want)
+	if isString && kind != want {
+		r.problem(at, "is %s, which is not known to this release; write %s", quote(kind), want)
+	}
+	return err
+}
+
+// complete judges what only the whole specification can tell.
+func (r *specReader) complete(kind string) {
+	configuration := place{index: -1, key: inConfiguration}
+	switch {
+	case r.hasConfiguration && !r.hasType:
+		r.problem(inConfig("type"), "is missing; it is %s", kind)
+	case !r.hasConfiguration && !r.hasProblem(configuration):
+		r.problem(configuration, "is missing")
+	}
+}
+
+// keys reads an object and calls read with the place of each of its keys; read
+// must read the value.
+func (r *specReader) keys(at place, read func(place) error) error {
+	in := at
+	if at.key != "" || at.index < 0 {
+		in = place{object: at.String(), index: -1}
+	}
+	return members(r.dec, func(name string) error {
+		in.key = name
+		return read(in)
+	})
+}
+
+// object is keys for a value that may be null.
+func (r *specReader) object(at place, read func(place) error) error {
+	switch kind := r.dec.PeekKind(); kind {
+	case '{':
+		return r.keys(at, read)
+	case 'n':
+		return r.skip(at)
+	default:
+		return r.wrong(at, kind, "write an object")
+	}
+}
+
+// each reads a list of any length.
+func (r *specReader) each(at place, read func(place) error) error {
+	if _, err := r.dec.ReadToken(); err != nil {
+		return err
+	}
+	path := at.String()
+	for i := 0; r.dec.PeekKind() != ']'; i++ {
+		if err := read(place{object: path, index: i}); err != nil {
+			return err
+		}
+	}
+	_, err := r.dec.ReadToken()
+	return err
+}
+
+// known passes over a value that no rule reads, and finds what is not known in
+// it or not known itself.
+func (r *specReader) known(at place, keys keyTree) error {
+	if below, ok := keys[at.key]; ok {
+		return r.tree(at, below)
+	}
+	return r.unknown(at)
+}
+
+func (r *specReader) tree(at place, keys keyTree) error {
+	switch kind := r.dec.PeekKind(); {
+	case keys != nil && kind == '{':
+		return r.keys(at, func(in place) error { return r.known(in, keys) })
+	case keys != nil && kind == '[':
+		return r.each(at, func(in place) error { return r.tree(in, keys) })
+	}
+	return r.rest(at)
+}
+
+// unknown is unknownField for a key that may itself be what a rule reads, in a
+// place where no release of dstack has it so far.
+func (r *specReader) unknown(at place) error {
+	kind := r.dec.PeekKind()
+	switch at.key {
+	case "instance_path":
+		r.problem(at, "is in a place that is not known to this release; remove it")
+	case "privileged", "docker":
+		if kind != 'n' && kind != 'f' && len(r.shared.flags) < maxProblems {
+			r.shared.flags = append(r.shared.flags, at)
+		}
+	}
+	return r.unknownField(at)
+}
+
+// tags reads a map whose keys are the user's own.
+func (r *specReader) tags(at place) error {
+	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
+		return r.wrong(at, kind, "write an object")
+	}
+	raw, err := r.dec.ReadValue()
+	if bytes.ContainsRune(raw, '"') {
+		r.shared.tags = append(r.shared.tags, at)
+	}
+	return err
+}
+
+// backend reads the name of a backend.
+func (r *specReader) backend(at place, into *[]named) error {
+	name, isString, err := r.text(at, "write the name of a backend")
+	if isString {
+		*into = append(*into, named{at, name})
+	}
+	return err
+}
+
+// oneBackend reads the backend of a volume or a gateway, which cannot be
+// without.
+func (r *specReader) oneBackend(at place) error { return r.backend(at, &r.shared.backends) }
+
+// completeBackend tells of a specification without oneBackend.
+func (r *specReader) completeBackend() {
+	at := inConfig("backend")
+	if r.hasConfiguration && len(r.shared.backends) == 0 && !r.hasProblem(at) {
+		r.problem(at, "is missing; write the name of a backend")
+	}
+}
