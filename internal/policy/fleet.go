@@ -21,7 +21,7 @@ type fleet struct {
 // variable is an environment variable without its value.
 type variable struct {
 	name string
-	// wrong is what is wrong with its value where only plain ones may be.
+	// wrong is what to do about its value where only plain ones may be.
 	wrong string
 }
 
@@ -174,8 +174,8 @@ func (r *fleetReader) env(at place) error {
 			}
 			v.wrong = wrongWithValue(value)
 		case '{':
-			// dstack's client sends one so that it has found no value for.
-			v.wrong = "is not given"
+			// One for which dstack's client has found no value.
+			v.wrong = "write its value"
 		default:
 			r.problem(at, "has a value that is %s; write strings", kindName(kind))
 		}
@@ -184,13 +184,13 @@ func (r *fleetReader) env(at place) error {
 	})
 }
 
-// wrongWithValue says what is wrong with the value of a variable, never quoting
+// wrongWithValue says what to do about the value of a variable, never quoting
 // it. dstack writes values as they are between double quotes into a file of
 // systemd's on the host, where some characters end the value or stand for
 // something else.
 func wrongWithValue(value string) string {
 	if strings.ContainsAny(value, "\"\\`$") || strings.ContainsFunc(value, unicode.IsControl) {
-		return "has a double quote, a backslash, a backtick, a dollar sign or a control character in it"
+		return "write its value without double quotes, backslashes, backticks, dollar signs and control characters"
 	}
 	return ""
 }

@@ -22,23 +22,29 @@ func fleetEnvironment(v isolation.Value, s *subject) []finding {
 	const field = inConfiguration + ".env"
 	var found []finding
 	var others []string
+	odd := false
 	for _, variable := range s.fleet.env {
 		switch {
-		case !isProxyVariable(variable.name):
-			others = append(others, shownVariable(variable.name))
-		case variable.wrong != "":
+		case isProxyVariable(variable.name) && variable.wrong == "":
+		case isProxyVariable(variable.name):
 			found = append(found, finding{field + "." + variable.name, fmt.Sprintf(
-				"the environment variable %s of this fleet is not allowed in project %s, because its value %s: write a plain value",
+				"the environment variable %s is not allowed as it is for the hosts of a fleet in project %s: %s",
 				variable.name, s.project, variable.wrong)})
+		case hasPlainName(variable.name):
+			others = append(others, quote(variable.name))
+		default:
+			odd = true
 		}
 	}
-	if len(others) > 0 {
-		others = slices.Compact(others)
-		found = append([]finding{{field, fmt.Sprintf(
-			"environment variables for the hosts of a fleet are not allowed in project %s: remove %s from env; only %s pass, in upper or lower case",
-			s.project, list(others, maxPaths, "variables"), strings.Join(proxyVariables, ", "))}}, found...)
+	if odd {
+		others = append(others, "those with unusual names")
 	}
-	return found
+	if len(others) == 0 {
+		return found
+	}
+	return append(found, finding{field, fmt.Sprintf(
+		"environment variables for the hosts of a fleet are not allowed in project %s: remove %s from env; only %s pass, in upper or lower case",
+		s.project, list(others, maxPaths, "variables"), strings.Join(proxyVariables, ", "))})
 }
 
 func isProxyVariable(name string) bool {
@@ -46,16 +52,12 @@ func isProxyVariable(name string) bool {
 		slices.ContainsFunc(proxyVariables, func(proxy string) bool { return strings.ToLower(proxy) == name })
 }
 
-// shownVariable is the name of a variable, unless it looks like something else
-// that came there by mistake.
-func shownVariable(name string) string {
-	isPlain := name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+// hasPlainName tells whether a variable's name can be one. Another may be a
+// value that came there by mistake, and is not shown.
+func hasPlainName(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_'
 	})
-	if isPlain && len(name) <= maxQuoted {
-		return name
-	}
-	return "one with an unusual name"
 }
 
 // sshFleets refuses hosts that are added by SSH: who adds one has root on it.

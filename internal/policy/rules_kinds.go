@@ -29,12 +29,17 @@ const remote = "remote"
 // backendRemedy says which backends are allowed, after what is to be done with
 // them.
 func backendRemedy(allowed []string, do string) string {
-	named := slices.DeleteFunc(slices.Clone(allowed), func(name string) bool { return name == remote })
+	var named []string
+	for _, name := range allowed {
+		if name != remote {
+			named = append(named, quote(name))
+		}
+	}
 	switch {
 	case len(named) > 0:
 		return do + " " + list(named, maxPaths, "backends")
 	case len(allowed) > 0:
-		return "only fleets of hosts that are added by SSH are allowed there"
+		return "only remote is, the backend of fleets with ssh_config"
 	}
 	return "there is no backend that all profiles of the project allow"
 }
@@ -48,7 +53,7 @@ func objectTags(v isolation.Value, s *subject) []finding {
 	var found []finding
 	for _, at := range s.tags {
 		found = append(found, finding{at.String(), fmt.Sprintf(
-			"tags are not allowed in project %s: remove them from %s", s.project, at.object)})
+			"tags are not allowed in project %s: remove tags from %s", s.project, at.object)})
 	}
 	return found
 }

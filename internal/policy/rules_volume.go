@@ -22,12 +22,12 @@ func existingVolumes(v isolation.Value, s *subject) []finding {
 	var found []finding
 	for _, at := range s.volume.existing {
 		found = append(found, finding{at.String(), fmt.Sprintf(
-			"volumes for what exists already are not allowed in project %s: remove %s and set size, for a new volume", s.project, at.key)})
+			"volumes for disks and claims that exist already are not allowed in project %s: remove %s, and set size for a new volume", s.project, at.key)})
 	}
 	for _, backend := range s.backends {
 		if !slices.Contains(volumeBackends, backend.name) {
 			found = append(found, finding{backend.String(), fmt.Sprintf(
-				"volumes for what exists already are not allowed in project %s, and this release cannot tell them from others on the backend %s: use %s",
+				"volumes for disks and claims that exist already are not allowed in project %s, and on the backend %s this release cannot tell them from new ones: use %s",
 				s.project, quote(backend.name), strings.Join(volumeBackends, ", "))})
 		}
 	}
