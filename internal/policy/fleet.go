@@ -25,6 +25,9 @@ type variable struct {
 	wrong string
 }
 
+// maxHosts is how many hosts a fleet may have.
+const maxHosts = 4096
+
 // fleetReader reads one specification of a fleet in one pass.
 type fleetReader struct {
 	specReader
@@ -71,7 +74,7 @@ func (r *fleetReader) member(at place) error {
 		r.fleet.isSSH = r.dec.PeekKind() != 'n'
 		return r.object(at, func(in place) error {
 			if in.key == "hosts" {
-				return r.hosts(in)
+				return r.longList(in, in.String(), maxHosts, r.host)
 			}
 			return r.known(in, sshConfigKeys)
 		})
@@ -98,18 +101,6 @@ func (r *fleetReader) finish() {
 func (r *fleetReader) backends(at place, into *backendList) error {
 	into.set = r.dec.PeekKind() != 'n'
 	return r.list(at, at.String(), func(in place) error { return r.backend(in, &into.names) })
-}
-
-// hosts reads a list of any length: a fleet may have many hosts.
-func (r *fleetReader) hosts(at place) error {
-	switch kind := r.dec.PeekKind(); kind {
-	case '[':
-		return r.each(at, r.host)
-	case 'n':
-		return r.skip(at)
-	default:
-		return r.wrong(at, kind, "write a list")
-	}
 }
 
 func (r *fleetReader) host(at place) error {

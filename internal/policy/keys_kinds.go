@@ -1,8 +1,8 @@
 package policy
 
 // keyTree are the keys of one of dstack's objects, with what is below each; the
-// same tree stands for a list of such objects. Below nil nothing is known: there
-// are texts, numbers, or lists of them.
+// same tree stands for a list of such objects. Where nil stands there are texts,
+// numbers, or lists of them: an object there makes the key unknown.
 type keyTree map[string]keyTree
 
 // What fleets, volumes and gateways consist of in dstack 0.20.28 to 0.22.5. A

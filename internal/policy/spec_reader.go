@@ -2,6 +2,8 @@ package policy
 
 import (
 	"bytes"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // specReader reads what the specifications of fleets, volumes and gateways have
@@ -68,21 +70,6 @@ func (r *specReader) object(at place, read func(place) error) error {
 	}
 }
 
-// each reads a list of any length.
-func (r *specReader) each(at place, read func(place) error) error {
-	if _, err := r.dec.ReadToken(); err != nil {
-		return err
-	}
-	path := at.String()
-	for i := 0; r.dec.PeekKind() != ']'; i++ {
-		if err := read(place{object: path, index: i}); err != nil {
-			return err
-		}
-	}
-	_, err := r.dec.ReadToken()
-	return err
-}
-
 // known passes over a value that no rule reads, and finds what is not known in
 // it or not known itself.
 func (r *specReader) known(at place, keys keyTree) error {
@@ -93,19 +80,62 @@ func (r *specReader) known(at place, keys keyTree) error {
 }
 
 func (r *specReader) tree(at place, keys keyTree) error {
-	switch kind := r.dec.PeekKind(); {
-	case keys != nil && kind == '{':
+	kind := r.dec.PeekKind()
+	switch {
+	case keys == nil:
+		return r.plain(at)
+	case kind == '{':
 		return r.keys(at, func(in place) error { return r.known(in, keys) })
-	case keys != nil && kind == '[':
-		return r.each(at, func(in place) error { return r.tree(in, keys) })
+	case kind == '[':
+		return r.list(at, at.String(), func(in place) error {
+			if r.dec.PeekKind() != '{' {
+				return r.plain(at)
+			}
+			return r.keys(in, func(in place) error { return r.known(in, keys) })
+		})
 	}
-	return r.rest(at)
+	return r.skip(at)
 }
 
-// unknown is unknownField for a key that may itself be what a rule reads, in a
-// place where no release of dstack has it so far.
+// plain passes over a text, a number, or a list of them. An object in it makes
+// the key unknown.
+func (r *specReader) plain(at place) error {
+	raw, err := r.dec.ReadValue()
+	if err != nil || !hasObject(raw) {
+		return err
+	}
+	return r.unknownValue(at, raw)
+}
+
+// hasObject tells whether an object is in a value.
+func hasObject(raw jsontext.Value) bool {
+	if kind := raw.Kind(); kind != '[' {
+		return kind == '{'
+	}
+	inString := false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case c == '{' && !inString:
+			return true
+		}
+	}
+	return false
+}
+
+// unknown passes over the value of a key that this release does not know, which
+// may itself be what a rule reads, in a place where no release of dstack has it
+// so far.
 func (r *specReader) unknown(at place) error {
-	kind := r.dec.PeekKind()
+	r.checkName(at)
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	kind := raw.Kind()
 	switch at.key {
 	case "instance_path":
 		r.problem(at, "is in a place that is not known to this release; remove it")
@@ -114,7 +144,14 @@ func (r *specReader) unknown(at place) error {
 			r.shared.flags = append(r.shared.flags, at)
 		}
 	}
-	return r.unknownField(at)
+	return r.unknownValue(at, raw)
+}
+
+func (r *specReader) unknownValue(at place, raw jsontext.Value) error {
+	if carriesValue(raw) && len(r.shared.unknown) < maxProblems {
+		r.shared.unknown = append(r.shared.unknown, at)
+	}
+	return r.search(raw, at)
 }
 
 // tags reads a map whose keys are the user's own.
