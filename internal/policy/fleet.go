@@ -96,6 +96,7 @@ func (r *fleetReader) finish() {
 	}
 	slices.SortFunc(r.fleet.env, func(a, b variable) int { return cmp.Compare(a.name, b.name) })
 	slices.SortFunc(r.fleet.split, place.compare)
+	r.fleet.split = r.fleet.split[:min(len(r.fleet.split), maxProblems)]
 }
 
 func (r *fleetReader) backends(at place, into *backendList) error {
@@ -144,9 +145,7 @@ func (r *fleetReader) blocks(at place) error {
 	default:
 		r.problem(at, "is %s; write a whole number or auto", kindName(kind))
 	}
-	if len(r.fleet.split) < maxProblems {
-		r.fleet.split = append(r.fleet.split, at)
-	}
+	r.fleet.split = append(r.fleet.split, at)
 	return nil
 }
 

@@ -77,7 +77,7 @@ func FuzzDecide(f *testing.F) {
 		}
 		f.Add([]byte(body.Spec))
 	}
-	for _, spec := range hostileSpecs {
+	for _, spec := range slices.Concat(hostileSpecs, hostileObjects) {
 		f.Add([]byte(spec))
 	}
 	strict := effective(profile("research", v1alpha1.LevelRestricted), profile("watch", v1alpha1.LevelDedicated, audit))
@@ -191,6 +191,9 @@ func TestEveryControlIsJudged(t *testing.T) {
 	d := policy.Decide(effective(profile("r", v1alpha1.LevelDedicated)), policy.Running{}, runRequest(everything), noon)
 	for _, r := range d.Reasons {
 		got[r.Control] = true
+	}
+	for control := range judgedOfKinds() {
+		got[control] = true
 	}
 	for _, c := range isolation.AllControls() {
 		if !got[string(c.Name())] {

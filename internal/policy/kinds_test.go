@@ -306,8 +306,41 @@ func TestManyHosts(t *testing.T) {
 	if d := decideKind(t, dstack.KindFleet, fleet(sshConfig(hosts))); !d.Allowed {
 		t.Errorf("refused: %.300s", d.Message)
 	}
-	d := decideKind(t, dstack.KindFleet, fleet(sshConfig(hosts)), profile("research", v1alpha1.LevelRestricted))
+	restricted := profile("research", v1alpha1.LevelRestricted)
+	d := decideKind(t, dstack.KindFleet, fleet(sshConfig(hosts)+`,"blocks":2`), restricted)
 	if n := len(d.Reasons); n != 1+256 {
 		t.Errorf("got %d reasons", n)
+	}
+	other := decideKind(t, dstack.KindFleet, fleet(`"blocks":2,`+sshConfig(hosts)), restricted)
+	if diff := cmp.Diff(d, other); diff != "" {
+		t.Errorf("the order of keys matters:\n%s", diff)
+	}
+}
+
+// judgedOfKinds are the controls that refuse a fleet, a volume or a gateway with
+// everything in it that can be refused.
+func judgedOfKinds() map[string]bool {
+	eff := effective(profile("research", v1alpha1.LevelRestricted, strict))
+	got := make(map[string]bool)
+	for kind, spec := range map[dstack.ApplyKind]string{
+		dstack.KindFleet:   fleet(sshConfig("") + `,"blocks":2,"env":{"A":"b"}`),
+		dstack.KindVolume:  volume(`"backend":"azure","volume_id":"x","tags":{"a":"b"}`),
+		dstack.KindGateway: gateway(`"backend":"azure","later":1,"privileged":true`),
+	} {
+		req := &policy.Request{Kind: kind, User: "ada", Project: "research-nlp", Spec: []byte(spec)}
+		for _, reason := range policy.Decide(eff, policy.Running{}, req, noon).Reasons {
+			got[reason.Control] = true
+		}
+	}
+	return got
+}
+
+// TestEveryControlOfKindsIsJudged: see TestEveryControlIsJudged.
+func TestEveryControlOfKindsIsJudged(t *testing.T) {
+	want := []string{
+		"backends", "existingVolumes", "fleetEnvironment", "privileged", "sharedInstances", "sshFleets", "tags", "unknownFields",
+	}
+	if diff := cmp.Diff(want, sortedKeys(judgedOfKinds())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
