@@ -66,7 +66,6 @@ func objectUnknownFields(v isolation.Value, s *subject) []finding {
 	}
 	var found []finding
 	for _, at := range s.unknown {
-		at.key = label(at.key)
 		found = append(found, finding{at.String(), fmt.Sprintf(
 			"fields that are not known to this release are not allowed in project %s: remove %s", s.project, at)})
 	}

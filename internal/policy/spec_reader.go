@@ -149,7 +149,9 @@ func (r *specReader) unknown(at place) error {
 
 func (r *specReader) unknownValue(at place, raw jsontext.Value) error {
 	if carriesValue(raw) && len(r.shared.unknown) < maxProblems {
-		r.shared.unknown = append(r.shared.unknown, at)
+		shown := at
+		shown.key = label(at.key)
+		r.shared.unknown = append(r.shared.unknown, shown)
 	}
 	return r.search(raw, at)
 }
