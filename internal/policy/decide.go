@@ -20,15 +20,19 @@ var rules = [isolation.ControlCount]ruleSet{
 	isolation.HostNetwork:            {run: hostNetwork},
 	isolation.DistributedTasks:       {run: distributedTasks},
 	isolation.ServiceRouters:         {run: serviceRouters},
+	isolation.FleetEnvironment:       {fleet: fleetEnvironment},
+	isolation.SSHFleets:              {fleet: sshFleets},
+	isolation.SharedInstances:        {fleet: sharedInstances},
 	isolation.ImportedFleets:         {run: importedFleets},
+	isolation.ExistingVolumes:        {volume: existingVolumes},
 	isolation.ServerAccess:           {run: serverAccess},
 	isolation.ServicesWithoutGateway: {run: servicesWithoutGateway},
 	isolation.Services:               {run: services},
-	isolation.Tags:                   {run: tags},
+	isolation.Tags:                   {run: tags, fleet: tags, volume: tags, gateway: tags},
 	isolation.Fleets:                 {run: fleets},
-	isolation.Backends:               {run: backends},
+	isolation.Backends:               {run: backends, fleet: fleetBackends, volume: objectBackend, gateway: objectBackend},
 	isolation.Registries:             {run: registries},
-	isolation.UnknownFields:          {run: unknownFields},
+	isolation.UnknownFields:          {run: unknownFields, fleet: unknownFields, volume: unknownFields, gateway: unknownFields},
 }
 
 // ruleSet are the rules of one control. A kind that the control is not about

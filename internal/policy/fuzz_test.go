@@ -79,7 +79,7 @@ func FuzzDecide(f *testing.F) {
 		}
 		f.Add([]byte(body.Spec))
 	}
-	for _, spec := range hostileSpecs {
+	for _, spec := range slices.Concat(hostileSpecs, hostileObjects) {
 		f.Add([]byte(spec))
 	}
 	for _, specs := range everything {
@@ -341,6 +341,9 @@ func TestEveryControlIsJudged(t *testing.T) {
 				got[r.Control] = true
 			}
 		}
+	}
+	for control := range judgedOfKinds() {
+		got[control] = true
 	}
 	for _, c := range isolation.AllControls() {
 		switch c {

@@ -89,7 +89,8 @@ var (
 	protocolKeys = keys{"user": nil, "project": nil, "spec": nil, "process": nil}
 )
 
-// knownKeys are all of these. A key that differs from one of them only in case
+// knownKeys are all of these, those of fleets, volumes and gateways, and the
+// protocol's. A key that differs from one of them only in case
 // is refused: some reader on the way might take it for the other.
 var knownKeys = func() map[string]string {
 	all := make(map[string]string)
@@ -97,6 +98,9 @@ var knownKeys = func() map[string]string {
 		protocolKeys, specKeys, configurationKeys, profileKeys, groupKeys, volumeKeys, fleetRefKeys, instanceKeys,
 	} {
 		k.collect(all)
+	}
+	for _, keys := range kindTrees {
+		keys.collect(all)
 	}
 	return all
 }()

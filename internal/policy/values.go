@@ -9,6 +9,11 @@ import (
 
 // list reads null or a list of at most maxEntries.
 func (r *reader) list(at place, path string, entry func(place) error) error {
+	return r.longList(at, path, maxEntries, entry)
+}
+
+// longList is list with another bound.
+func (r *reader) longList(at place, path string, most int, entry func(place) error) error {
 	switch kind := r.dec.PeekKind(); kind {
 	case '[':
 	case 'n':
@@ -21,11 +26,11 @@ func (r *reader) list(at place, path string, entry func(place) error) error {
 		return err
 	}
 	for i := 0; r.dec.PeekKind() != ']'; i++ {
-		if i == maxEntries {
-			r.problem(at, "has more than %d entries", maxEntries)
+		if i == most {
+			r.problem(at, "has more than %d entries", most)
 		}
 		read := entry
-		if i >= maxEntries {
+		if i >= most {
 			read = r.skip
 		}
 		if err := read(place{object: path, index: i}); err != nil {

@@ -1,19 +1,55 @@
 package policy
 
+import "slices"
+
 // volume is what the rules need to know of a volume's specification.
-type volume struct{}
+type volume struct {
+	// existing are the places that name a disk or a claim that exists already.
+	existing []place
+}
 
 // volumeReader reads one specification of a volume in one pass.
 type volumeReader struct {
-	reader
+	specReader
 	volume volume
 }
 
 func (r *volumeReader) specMember(name string) error {
 	at := place{index: -1, key: name}
-	r.checkName(at)
-	return r.rest(at)
+	if name == inConfiguration {
+		return r.configuration(at, r.member)
+	}
+	return r.known(at, volumeSpecKeys)
+}
+
+func (r *volumeReader) member(at place) error {
+	switch at.key {
+	case "type":
+		return r.kind(at, "volume")
+	case "backend":
+		return r.oneBackend(at)
+	case "volume_id", "claim_name":
+		return r.existing(at)
+	case "tags":
+		return r.tags(at)
+	}
+	return r.known(at, networkVolumeKeys)
+}
+
+// existing reads the name of something that exists already. To dstack an empty
+// one is a name too.
+func (r *volumeReader) existing(at place) error {
+	if r.dec.PeekKind() == 'n' {
+		return r.skip(at)
+	}
+	r.volume.existing = append(r.volume.existing, at)
+	_, _, err := r.text(at, "write a name or null")
+	return err
 }
 
 // finish judges what only the whole specification can tell.
-func (r *volumeReader) finish() {}
+func (r *volumeReader) finish() {
+	r.complete("volume")
+	r.completeBackend()
+	slices.SortFunc(r.volume.existing, place.compare)
+}
