@@ -18,26 +18,47 @@ func (e *Effective) AtLeastFor(profile *Profile, user string, now time.Time) Pol
 	return e.atLeast(profile).Enforced(user, now)
 }
 
-// Excepted are the users for whom an exception lifts one of the controls from
-// what AtLeast says, now or later, sorted; and the end of the first of these
-// exceptions, zero if none ends.
-func (e *Effective) Excepted(profile *Profile, now time.Time, controls ...Control) (users []string, until time.Time) {
-	all := map[string]bool{}
+// Excepted are the users for whom exceptions that have not ended lift one of
+// the controls from what AtLeast says: those of the same exceptions together,
+// sorted.
+func (e *Effective) Excepted(profile *Profile, now time.Time, controls ...Control) [][]string {
+	exceptions := map[string]string{} // of each user
 	for _, p := range e.atLeast(profile).Governing {
-		for _, x := range p.exceptions {
-			lifts := slices.ContainsFunc(controls, func(c Control) bool { return x.controls[c] && c.rank(p.Values[c]) > 0 })
-			if !p.Enforce || !lifts || !x.holdsAt(now) {
+		for i := range p.exceptions {
+			x := &p.exceptions[i]
+			if !p.Enforce || !x.holdsAt(now) || !p.isLiftedBy(x, controls) {
 				continue
 			}
 			for _, user := range x.users {
-				all[user] = true
-			}
-			if !x.expiresAt.IsZero() && (until.IsZero() || x.expiresAt.Before(until)) {
-				until = x.expiresAt
+				exceptions[user] += p.Name + "/" + x.name + ","
 			}
 		}
 	}
-	return slices.Sorted(maps.Keys(all)), until
+	position := map[string]int{}
+	var groups [][]string
+	for _, user := range slices.Sorted(maps.Keys(exceptions)) {
+		i, found := position[exceptions[user]]
+		if !found {
+			i = len(groups)
+			position[exceptions[user]] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], user)
+	}
+	return groups
+}
+
+// NextExpiryOf is the end of the first exception, of those that have not ended,
+// of the profile and of those that certainly govern all its projects too; zero
+// if there is none. What Excepted says may change then.
+func (e *Effective) NextExpiryOf(profile *Profile, now time.Time) time.Time {
+	return nextExpiry(e.atLeast(profile).Governing, now)
+}
+
+// isLiftedBy tells whether the exception lifts something that the profile denies
+// by one of the controls.
+func (p *Profile) isLiftedBy(x *exception, controls []Control) bool {
+	return slices.ContainsFunc(controls, func(c Control) bool { return x.controls[c] && c.rank(p.Values[c]) > 0 })
 }
 
 // atLeast is a project that only the profile governs, and those that certainly

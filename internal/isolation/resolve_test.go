@@ -411,6 +411,36 @@ func TestAtLeast(t *testing.T) {
 	}
 }
 
+// TestExcepted: users of the same exceptions belong together; what audits or has
+// ended lifts nothing.
+func TestExcepted(t *testing.T) {
+	forUsers := func(users ...string) func(*spec) {
+		return func(s *spec) { s.Exceptions[len(s.Exceptions)-1].Users = users }
+	}
+	e := resolve(newServer("Open"),
+		newProfile("a", "Restricted", include("team-*"),
+			except("x", "", noon.Add(time.Hour), "privileged"), forUsers("eve", "ada"),
+			except("y", "", noon.Add(time.Minute), "privileged", "tags"), forUsers("bob", "eve", "dan"),
+			except("tags", "tim", time.Time{}, "tags"), except("ended", "eli", noon, "privileged")),
+		newProfile("b", "Restricted", except("z", "bob", time.Time{}, "hostNetwork")),
+		newProfile("c", "Restricted", audited, except("z", "amy", time.Time{}, "privileged")),
+		newProfile("d", "Restricted", include("team-a"), except("z", "tom", time.Time{}, "privileged")))
+	want := [][]string{{"ada"}, {"bob"}, {"dan"}, {"eve"}}
+	if diff := cmp.Diff(want, e.Excepted(e.Profile("a"), noon, Privileged, HostNetwork)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for name, want := range map[string]time.Time{"a": noon.Add(time.Minute), "b": {}, "d": noon.Add(time.Minute)} {
+		if got := e.NextExpiryOf(e.Profile(name), noon); !got.Equal(want) {
+			t.Errorf("the next exception of %s to end ends at %s", name, got)
+		}
+	}
+	e = resolve(newServer("Open"), newProfile("a", "Restricted", except("y", "", noon.Add(time.Minute), "privileged"), forUsers("eve", "bob", "dan")))
+	want = [][]string{{"bob", "dan", "eve"}}
+	if diff := cmp.Diff(want, e.Excepted(e.Profile("a"), noon, Privileged)); diff != "" {
+		t.Errorf("alike (-want +got):\n%s", diff)
+	}
+}
+
 // TestExceptions: each control can be lifted for a user, but hostSSH.
 func TestExceptions(t *testing.T) {
 	later := noon.Add(time.Minute)
@@ -427,11 +457,11 @@ func TestExceptions(t *testing.T) {
 		})
 		e := resolve(newServer("Restricted"), deny)
 		p := e.Profiles[0]
-		want := c.Loosest()
+		lifted := c.Loosest()
 		if c == HostSSH {
-			want = c.Strictest()
+			lifted = c.Strictest()
 		}
-		if got := e.ForProject("x").Enforced("ada", noon)[c]; !got.Value.Equal(want) || (len(got.Lifted) > 0) != (c != HostSSH) {
+		if got := e.ForProject("x").Enforced("ada", noon)[c]; !got.Value.Equal(lifted) || (len(got.Lifted) > 0) != (c != HostSSH) {
 			t.Errorf("%s is %s for ada, lifted %v", c.Name(), got.Value, got.Lifted)
 		}
 		for user, now := range map[string]time.Time{"ada": later, "bob": noon, "Ada": noon} {
@@ -439,11 +469,14 @@ func TestExceptions(t *testing.T) {
 				t.Errorf("%s is %s for %s at %s", c.Name(), got.Value, user, now)
 			}
 		}
-		users, until := e.Excepted(p, noon, c)
-		if lifted := slices.Equal(users, []string{"ada"}) && until.Equal(later); lifted != (c != HostSSH) {
-			t.Errorf("%s is lifted for %q until %s", c.Name(), users, until)
+		want := [][]string{{"ada"}}
+		if c == HostSSH {
+			want = nil
 		}
-		if users, _ := e.Excepted(p, later, c); len(users) > 0 {
+		if diff := cmp.Diff(want, e.Excepted(p, noon, c)); diff != "" {
+			t.Errorf("%s is lifted for (-want +got):\n%s", c.Name(), diff)
+		}
+		if users := e.Excepted(p, later, c); len(users) > 0 {
 			t.Errorf("%s is lifted for %q when the exception has ended", c.Name(), users)
 		}
 	}
