@@ -170,13 +170,13 @@ var profileCases = map[string]profileCase{
 	},
 	"dedicated": {
 		server:  restrictedServer(),
-		profile: restricted("research").Level(v1alpha1.LevelDedicated).Controls(fleets("a100", "h200")),
+		profile: restricted("research").Level(v1alpha1.LevelDedicated).Fleets("a100", "h200"),
 	},
 	"dedicated without a list": {server: restrictedServer(), profile: restricted("research").Level(v1alpha1.LevelDedicated)},
 	"fleets with nothing in common": {
 		server:  restrictedServer(),
-		profile: restricted("research").Controls(fleets("a100")),
-		others:  []*testkit.Profile{restricted("all").Include("*").Controls(fleets("h200"))},
+		profile: restricted("research").Fleets("a100"),
+		others:  []*testkit.Profile{restricted("all").Include("*").Fleets("h200")},
 	},
 	"unknown level version with an override": {
 		server:  restrictedServer(),
@@ -195,10 +195,6 @@ func paths(all ...v1alpha1.InstancePath) func(*v1alpha1.Controls) {
 	return func(c *v1alpha1.Controls) {
 		c.InstanceVolumes = &v1alpha1.InstanceVolumes{Mode: v1alpha1.InstanceVolumesAllowedPaths, Paths: all}
 	}
-}
-
-func fleets(all ...v1alpha1.FleetName) func(*v1alpha1.Controls) {
-	return func(c *v1alpha1.Controls) { c.Fleets = &v1alpha1.AllowedFleets{Allowed: all} }
 }
 
 func TestProfileToTheLetter(t *testing.T) {

@@ -184,6 +184,11 @@ func (b *Profile) AllowHostSSH() *Profile {
 	return b.Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Allowed })
 }
 
+// Fleets sets spec.controls.fleets.
+func (b *Profile) Fleets(names ...v1alpha1.FleetName) *Profile {
+	return b.Controls(func(c *v1alpha1.Controls) { c.Fleets = &v1alpha1.AllowedFleets{Allowed: names} })
+}
+
 // Exception adds an exception for user ada. A zero time means that it does not
 // end.
 func (b *Profile) Exception(name string, expires time.Time, controls ...v1alpha1.ControlName) *Profile {
