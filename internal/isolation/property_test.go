@@ -236,19 +236,45 @@ func TestAuditChangesNothing(t *testing.T) {
 }
 
 // TestAtLeastHolds: what AtLeast says is what every project of the profile
-// gets, exceptions aside.
+// gets, exceptions aside; and AtLeastFor what a user gets there.
 func TestAtLeastHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := resolve(drawServer(t), drawProfiles(t)...)
+		user, now := rapid.SampledFrom(users).Draw(t, "user"), rapid.SampledFrom(moments).Draw(t, "now")
 		for _, profile := range e.Profiles {
 			for _, project := range projects {
 				p := e.ForProject(project)
-				if profile.Enforce && slices.Contains(p.Governing, profile) {
+				if slices.Contains(p.Governing, profile) {
 					mustBeAsStrict(t, p.Enforced("nobody", noon), e.AtLeast(profile))
+					mustBeAsStrict(t, p.Enforced(user, now), e.AtLeastFor(profile, user, now))
 				}
 			}
 		}
 	})
+}
+
+// TestExceptedAreAll: for a user whom Excepted does not name, AtLeast holds.
+func TestExceptedAreAll(t *testing.T) {
+	named := 0
+	rapid.Check(t, func(t *rapid.T) {
+		e := resolve(drawServer(t), drawProfiles(t)...)
+		now := rapid.SampledFrom(moments).Draw(t, "now")
+		for _, profile := range e.Profiles {
+			for _, c := range AllControls() {
+				excepted := slices.Concat(e.Excepted(profile, now, c)...)
+				named += len(excepted)
+				for _, user := range users {
+					want := e.AtLeast(profile)[c]
+					if got := e.AtLeastFor(profile, user, now)[c]; !got.Equal(want.Value) && !slices.Contains(excepted, user) {
+						t.Fatalf("%s is %s for %s, and %s for those whom no exception names", c.Name(), got.Value, user, want.Value)
+					}
+				}
+			}
+		}
+	})
+	if named == 0 {
+		t.Error("nobody was excepted, so nothing was tried")
+	}
 }
 
 // TestPlanSuits: no job gets the host network that an enforced value denies to
