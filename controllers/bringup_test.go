@@ -160,7 +160,7 @@ var _ = Describe("Bringing a server up", func() {
 	})
 
 	It("works for a server of several pods, of which the weakest counts", func() {
-		w := usual(testkit.MakeProfile("research").Level(v1alpha1.LevelDedicated).AllowHostSSH().Obj())
+		w := usual(testkit.MakeProfile("research").Level(v1alpha1.LevelDedicated).Fleets("a100").AllowHostSSH().Obj())
 		w.bringUp()
 		w.startPod("dstack-server-1")
 		w.pass()

@@ -65,7 +65,7 @@ var _ = Describe("Events", func() {
 		const none = `there is no DstackServer "none" in namespace NS: create it, or create this profile again with another spec.serverRef`
 		Expect(w.events()).To(ConsistOf(
 			"Warning WorkloadNotFound Accepted is False: "+missing,
-			"Warning PolicyServersNotReady UnmatchedProjectsCovered is False: waiting for every policy server to decide by policy revision REV",
+			"Warning WorkloadNotFound UnmatchedProjectsCovered is False: this DstackServer is not accepted: there is no Deployment dstack-server in namespace NS: create it, or create this DstackServer again with another spec.workload",
 			"Warning ServerNotFound Accepted is False: "+none,
 			"Warning ServerNotFound Programmed is False: "+none,
 		))

@@ -38,12 +38,12 @@ func (r *IsolationProfileReconciler) Reconcile(ctx context.Context, profile *v1a
 	if profile.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
 	}
-	desired, err := r.status(ctx, profile)
+	desired, wake, err := r.status(ctx, profile)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	if equality.Semantic.DeepEqual(profile.Status, desired) {
-		return reconcile.Result{}, nil
+		return wake, nil
 	}
 	before := profile.DeepCopy()
 	profile.Status = desired
@@ -51,24 +51,33 @@ func (r *IsolationProfileReconciler) Reconcile(ctx context.Context, profile *v1a
 		return againOnConflict(client.IgnoreNotFound(err))
 	}
 	emit(r.recorder, profile, before.Status.Conditions, desired.Conditions)
-	return reconcile.Result{}, nil
+	return wake, nil
 }
 
-func (r *IsolationProfileReconciler) status(ctx context.Context, profile *v1alpha1.IsolationProfile) (v1alpha1.IsolationProfileStatus, error) {
+// status computes the profile's status, and when it is to be looked at again:
+// the status names whom exceptions are for, and they end by themselves.
+func (r *IsolationProfileReconciler) status(ctx context.Context, profile *v1alpha1.IsolationProfile) (
+	out v1alpha1.IsolationProfileStatus, wake reconcile.Result, err error) {
 	var server v1alpha1.DstackServer
 	key := client.ObjectKey{Namespace: profile.Namespace, Name: profile.Spec.ServerRef.Name}
-	err := r.client.Get(ctx, key, &server)
+	now := r.clock.Now()
+	err = r.client.Get(ctx, key, &server)
 	if apierrors.IsNotFound(err) {
-		return status.ProfileWithoutServer(profile, r.clock.Now()), nil
+		return status.ProfileWithoutServer(profile, now), wake, nil
 	}
 	if err != nil {
-		return v1alpha1.IsolationProfileStatus{}, err
+		return out, wake, err
 	}
 	effective, err := r.resolver.Resolve(ctx, &server)
 	if err != nil {
-		return v1alpha1.IsolationProfileStatus{}, err
+		return out, wake, err
 	}
-	return status.Profile(profile, status.ViewOf(&server, effective), r.clock.Now()), nil
+	if p := effective.Profile(profile.Name); p != nil {
+		if next := effective.NextExpiryOf(p, now); !next.IsZero() {
+			wake.RequeueAfter = next.Sub(now)
+		}
+	}
+	return status.Profile(profile, status.ViewOf(&server, effective), now), wake, nil
 }
 
 // SetupWithManager registers the reconciler and what wakes it: the profile's

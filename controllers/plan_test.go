@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"context"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -142,6 +143,29 @@ var _ = Describe("An edit of a profile", func() {
 })
 
 var _ = Describe("An exception that ends", func() {
+	It("wakes the profile, whose status names whom it is for", func(ctx context.Context) {
+		w := usual(testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).AllowHostSSH().
+			Exception("lead", time.Time{}, v1alpha1.ControlTags).Obj())
+		w.bringUp()
+		result, err := w.profiles.Reconcile(ctx, w.profile("research"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(result).To(BeZero(), "it does not end")
+
+		ends := w.clock.Now().Add(time.Hour)
+		w.create(testkit.MakeProfile("research-too").Include("research-*").AllowHostSSH().Level(v1alpha1.LevelRestricted).
+			Exception("lead", ends, v1alpha1.ControlPrivileged).Obj())
+		w.pass()
+		for _, name := range []string{"research", "research-too"} {
+			result, err = w.profiles.Reconcile(ctx, w.profile(name))
+			Expect(err).NotTo(HaveOccurred())
+			Expect(result.RequeueAfter).To(Equal(time.Hour), name)
+		}
+		w.clock.SetTime(ends)
+		result, err = w.profiles.Reconcile(ctx, w.profile("research"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(result).To(BeZero(), "it has ended")
+	})
+
 	It("wakes the manager, which plans again", func() {
 		w := newWorld(testkit.MakeServer("main").Level(v1alpha1.LevelRestricted).Obj(),
 			testkit.MakeServerPod().Data().Deployment(testkit.WorkloadName))

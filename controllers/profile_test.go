@@ -58,7 +58,7 @@ var _ = Describe("A profile", func() {
 	})
 
 	It("in audit mode refuses nothing and moves no setting", func() {
-		w := usual(testkit.MakeProfile("research").Level(v1alpha1.LevelDedicated).Audit().Obj())
+		w := usual(testkit.MakeProfile("research").Level(v1alpha1.LevelDedicated).Fleets("a100").Audit().Obj())
 		w.bringUp()
 		w.expectProfile(w.profile("research"), "profile-audit")
 		Expect(w.server().Status.PlannedNetworkMode).To(BeEquivalentTo(2))

@@ -398,11 +398,11 @@ type IsolationProfileSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	Exceptions []Exception `json:"exceptions,omitempty"`
 
-	// hint is a sentence added to every refusal, such as whom to ask.
+	// hint is a sentence added to every refusal, such as whom to ask. One line.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=200
-	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:cntrl:]]')",message="hint must be one line without control characters",reason=FieldValueInvalid
+	// +kubebuilder:validation:XValidation:rule=`!self.matches(r'[\p{Cc}\x{2028}\x{2029}]')`,message="hint must be one line without control characters",reason=FieldValueInvalid
 	Hint string `json:"hint,omitempty"`
 }
 

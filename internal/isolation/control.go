@@ -2,7 +2,6 @@ package isolation
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
@@ -69,6 +68,8 @@ type row struct {
 	override func(*v1alpha1.Controls) (Value, bool)
 	// enforcer refuses what the control denies.
 	enforcer Enforcer
+	// entry checks the entries of lists; nil for a control without lists.
+	entry *entryRule
 	// nested lists allow what lies below one of their entries too, by components
 	// of a path; others allow their entries alone.
 	nested bool
@@ -97,7 +98,7 @@ var table = [ControlCount]row{
 		modes:    []string{ModeAllowed, ModeAllowedPaths, ModeDenied},
 		presets:  [4]string{ModeAllowed, ModeDenied, ModeDenied, ModeDenied},
 		override: instanceVolumes,
-		enforcer: ByPlugin, nested: true,
+		enforcer: ByPlugin, entry: &pathEntry, nested: true,
 	},
 	HostNetwork: {
 		name:     v1alpha1.ControlHostNetwork,
@@ -193,7 +194,7 @@ var table = [ControlCount]row{
 			}
 			return listed(c.Fleets.Allowed)
 		},
-		enforcer: ByPlugin,
+		enforcer: ByPlugin, entry: &fleetEntry,
 	},
 	Backends: {
 		name:    v1alpha1.ControlBackends,
@@ -205,7 +206,7 @@ var table = [ControlCount]row{
 			}
 			return listed(c.Backends.Allowed)
 		},
-		enforcer: ByPlugin,
+		enforcer: ByPlugin, entry: &backendEntry,
 	},
 	Registries: {
 		name:    v1alpha1.ControlRegistries,
@@ -217,7 +218,7 @@ var table = [ControlCount]row{
 			}
 			return listed(c.Registries.Allowed)
 		},
-		enforcer: ByPlugin, nested: true,
+		enforcer: ByPlugin, entry: &registryEntry, nested: true,
 	},
 	UnknownFields: {
 		name:     v1alpha1.ControlUnknownFields,
@@ -290,55 +291,3 @@ var levels = []v1alpha1.Level{
 
 // Levels lists the levels from loosest to strictest.
 func Levels() []v1alpha1.Level { return slices.Clone(levels) }
-
-// Value is the value of one control. The zero value is never used: it is not a
-// mode of any control, and counts as the strictest.
-type Value struct {
-	// Mode is one of the control's modes.
-	Mode string
-	// List is what is allowed when Mode is AllowedPaths or AllowedList: sorted, of
-	// nested entries only the one that allows more. Paths are clean and absolute.
-	List []string
-}
-
-// String is the value as status shows it.
-func (v Value) String() string {
-	if len(v.List) == 0 {
-		return v.Mode
-	}
-	const most = 200
-	s := v.Mode + " (" + strings.Join(v.List, ", ")
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s + ")"
-}
-
-// Equal tells whether two values are the same.
-func (v Value) Equal(w Value) bool {
-	return v.Mode == w.Mode && slices.Equal(v.List, w.List)
-}
-
-func simple(mode string) (Value, bool) { return Value{Mode: mode}, mode != "" }
-
-// listed is the value of a control that allows a list and nothing else.
-func listed[T ~string](allowed []T) (Value, bool) {
-	entries := make([]string, len(allowed))
-	for i, entry := range allowed {
-		entries[i] = string(entry)
-	}
-	return Value{Mode: ModeAllowedList, List: entries}, true
-}
-
-func instanceVolumes(c *v1alpha1.Controls) (Value, bool) {
-	if c.InstanceVolumes == nil {
-		return Value{}, false
-	}
-	v := Value{Mode: string(c.InstanceVolumes.Mode)}
-	if v.Mode == ModeAllowedPaths {
-		for _, p := range c.InstanceVolumes.Paths {
-			v.List = append(v.List, string(p))
-		}
-	}
-	return v, true
-}

@@ -1,7 +1,6 @@
 package isolation
 
 import (
-	"path"
 	"slices"
 	"strings"
 )
@@ -15,7 +14,7 @@ func (c Control) join(a, b Value) Value {
 		return a
 	case rb > ra:
 		return b
-	case len(a.List) > 0 && len(b.List) > 0:
+	case a.isList():
 		return c.listValue(a.Mode, c.intersect(a.List, b.List))
 	default:
 		return a
@@ -65,10 +64,4 @@ func (c Control) listValue(mode string, entries []string) Value {
 // components.
 func Below(p, dir string) bool {
 	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
-}
-
-// isCleanPath tells whether p is an absolute path as an allowed path must be.
-func isCleanPath(p string) bool {
-	hasControl := strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f })
-	return strings.HasPrefix(p, "/") && p != "/" && !strings.HasPrefix(p, "//") && path.Clean(p) == p && !hasControl
 }

@@ -2,37 +2,56 @@ package isolation
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
-var cleanPaths = []string{"/a", "/a/b", "/a/b/c", "/ab", "/b", "/b/a", "/c"}
+// cleanPaths, fleetNames, backendNames and registryNames are entries of lists,
+// some within others.
+var (
+	cleanPaths    = []string{"/a", "/a/b", "/a/b/c", "/ab", "/b", "/b/a", "/c"}
+	fleetNames    = []string{"a", "b", "a/b", "b/a", "A"}
+	backendNames  = []string{"aws", "gcp", "remote"}
+	registryNames = []string{"a.io", "a.io/b", "a.io/b/c", "a.io/bc", "a.io:5000", "b.io/a", "docker.io"}
+)
 
-func drawValue(t *rapid.T, c Control, label string) Value {
-	mode := rapid.SampledFrom(c.Modes()).Draw(t, label)
-	if mode != ModeAllowedPaths {
-		return Value{Mode: mode}
-	}
-	return InstanceVolumes.listValue(ModeAllowedPaths, rapid.SliceOfN(rapid.SampledFrom(cleanPaths), 1, 4).Draw(t, label+" paths"))
+// entriesOf are valid entries of a control's list; none for a control without.
+func entriesOf(c Control) []string {
+	return map[Control][]string{
+		InstanceVolumes: cleanPaths, Fleets: fleetNames, Backends: backendNames, Registries: registryNames,
+	}[c]
 }
 
-// denies is what a value means: what is refused by it. Subjects are the paths
-// and, for controls without paths, the modes themselves.
-func denies(c Control, v Value, subject string) bool {
-	if c == InstanceVolumes {
-		allowed := v.Mode == ModeAllowed ||
-			v.Mode == ModeAllowedPaths && slices.ContainsFunc(v.List, func(dir string) bool { return Below(subject, dir) })
-		return !allowed
+func drawValue(t *rapid.T, c Control, label string) Value {
+	v := Value{Mode: rapid.SampledFrom(c.Modes()).Draw(t, label)}
+	if !v.isList() {
+		return v
 	}
-	return c.rank(v) > slices.Index(c.Modes(), subject)
+	return c.listValue(v.Mode, rapid.SliceOfN(rapid.SampledFrom(entriesOf(c)), 1, 4).Draw(t, label+" list"))
+}
+
+// denies is what a value means: what is refused by it. Subjects are what a list
+// may name and, for controls without lists, the modes themselves.
+func denies(c Control, v Value, subject string) bool {
+	switch {
+	case entriesOf(c) == nil:
+		return c.rank(v) > slices.Index(c.Modes(), subject)
+	case v.Mode == ModeAllowed:
+		return false
+	case !v.isList():
+		return true
+	}
+	nested := c == InstanceVolumes || c == Registries
+	return !slices.ContainsFunc(v.List, func(entry string) bool { return subject == entry || nested && strings.HasPrefix(subject, entry+"/") })
 }
 
 func subjects(c Control) []string {
-	if c == InstanceVolumes {
-		return append([]string{"/", "/a/x", "/a/b/x", "/x"}, cleanPaths...)
+	if entriesOf(c) == nil {
+		return c.Modes()
 	}
-	return c.Modes()
+	return append([]string{"/", "/a/x", "/a/b/x", "/x", "a.io/x", "a.io/b/x", "x", ""}, entriesOf(c)...)
 }
 
 func TestJoin(t *testing.T) {
@@ -77,6 +96,38 @@ func TestJoinOfPaths(t *testing.T) {
 	} {
 		if got := InstanceVolumes.join(tc.a, tc.b); !got.Equal(tc.want) {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
+// TestJoinOfLists: what both allow, by whole entries, and of registries by the
+// components of a path.
+func TestJoinOfLists(t *testing.T) {
+	list := func(entries ...string) Value { return Value{ModeAllowedList, entries} }
+	denied := Value{Mode: ModeDenied}
+	for name, tc := range map[string]struct {
+		control    Control
+		a, b, want Value
+	}{
+		"fleets":                        {Fleets, list("a100", "h200"), list("h200", "l4"), list("h200")},
+		"fleets with nothing in common": {Fleets, list("a100"), list("h200"), denied},
+		"fleets are not nested":         {Fleets, list("research"), list("research/a100"), denied},
+		"fleets in another case":        {Fleets, list("a100"), list("A100"), denied},
+		"fleets without a list":         {Fleets, list("a100"), Fleets.Loosest(), list("a100")},
+		"fleets that are denied":        {Fleets, list("a100"), denied, denied},
+		"backends":                      {Backends, list("aws", "gcp"), list("gcp"), list("gcp")},
+		"backends are not nested":       {Backends, list("aws"), list("aws-2"), denied},
+		"registries":                    {Registries, list("ghcr.io", "quay.io/a"), list("ghcr.io/example", "quay.io"), list("ghcr.io/example", "quay.io/a")},
+		"registries by components":      {Registries, list("ghcr.io/ex"), list("ghcr.io/example"), denied},
+		"registries by host":            {Registries, list("ghcr.io"), list("ghcr.io.example.com/a"), denied},
+		"registries by port":            {Registries, list("ghcr.io"), list("ghcr.io:5000/a"), denied},
+		"an empty list":                 {Fleets, list(), list("a100"), denied},
+		"two empty lists":               {Registries, list(), list(), denied},
+	} {
+		for _, got := range []Value{tc.control.join(tc.a, tc.b), tc.control.join(tc.b, tc.a)} {
+			if !got.Equal(tc.want) {
+				t.Errorf("%s: %s, want %s", name, got, tc.want)
+			}
 		}
 	}
 }

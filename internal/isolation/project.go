@@ -35,8 +35,8 @@ type Policy [ControlCount]Held
 func (e *Effective) ForProject(name string) Project {
 	p := Project{Name: name, Revision: e.Revision}
 	lower := strings.ToLower(name)
-	for _, profile := range e.Profiles {
-		if profile.selector.matches(lower) {
+	for _, i := range e.index.candidates(lower) {
+		if profile := e.Profiles[i]; profile.selector.matches(lower) {
 			p.Governing = append(p.Governing, profile)
 		}
 	}
@@ -117,8 +117,7 @@ func (p *Profile) tighten(policy *Policy, user string, now time.Time) {
 // returns its name as PROFILE/EXCEPTION, or "".
 func (p *Profile) lifting(c Control, user string, now time.Time) string {
 	for _, x := range p.exceptions {
-		ended := !x.expiresAt.IsZero() && !now.Before(x.expiresAt)
-		if x.controls[c] && !ended && slices.Contains(x.users, user) {
+		if x.controls[c] && x.holdsAt(now) && slices.Contains(x.users, user) {
 			return p.Name + "/" + x.name
 		}
 	}
@@ -129,19 +128,11 @@ func (p *Profile) lifting(c Control, user string, now time.Time) string {
 // now.
 func (p *Profile) mayLift(c Control, now time.Time) bool {
 	return slices.ContainsFunc(p.exceptions, func(x exception) bool {
-		return x.controls[c] && len(x.users) > 0 && (x.expiresAt.IsZero() || now.Before(x.expiresAt))
+		return x.controls[c] && len(x.users) > 0 && x.holdsAt(now)
 	})
 }
 
-// AtLeast is what every project of the profile gets at least: its own values
-// joined with those of enforcing profiles that certainly govern all its
-// projects too. Exceptions are left aside.
-func (e *Effective) AtLeast(profile *Profile) Policy {
-	project := Project{Governing: []*Profile{profile}}
-	for _, other := range e.Profiles {
-		if other != profile && other.Enforce && other.selector.covers(profile.selector) {
-			project.Governing = append(project.Governing, other)
-		}
-	}
-	return project.policy("", time.Time{}, func(*Profile) bool { return true })
+// holdsAt tells whether the exception has not ended yet.
+func (x *exception) holdsAt(now time.Time) bool {
+	return x.expiresAt.IsZero() || now.Before(x.expiresAt)
 }

@@ -2,6 +2,7 @@ package isolation
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
@@ -48,21 +49,37 @@ func drawProfile(t *rapid.T, name string) v1alpha1.IsolationProfile {
 	return p
 }
 
+// drawControls leaves each control out, or gives it a value that this release
+// may not know, or a list in which an entry may not be valid.
 func drawControls(t *rapid.T, label func(string) string) *v1alpha1.Controls {
-	simple := rapid.SampledFrom([]v1alpha1.AllowedDenied{"", "Allowed", "Denied", "Later"})
-	c := &v1alpha1.Controls{
-		HostSSH:          simple.Draw(t, label("hostSSH")),
-		Privileged:       simple.Draw(t, label("privileged")),
-		DistributedTasks: simple.Draw(t, label("distributedTasks")),
-		HostNetwork:      rapid.SampledFrom([]v1alpha1.HostNetwork{"", "Allowed", "DistributedOnly", "Denied"}).Draw(t, label("hostNetwork")),
-	}
-	if rapid.Bool().Draw(t, label("has paths")) {
-		c.InstanceVolumes = &v1alpha1.InstanceVolumes{Mode: ModeAllowedPaths}
-		for _, p := range rapid.SliceOfN(rapid.SampledFrom(append([]string{"/a/../b"}, cleanPaths...)), 1, 3).Draw(t, label("paths")) {
-			c.InstanceVolumes.Paths = append(c.InstanceVolumes.Paths, v1alpha1.InstancePath(p))
+	out := map[string]any{}
+	for _, c := range AllControls() {
+		name := string(c.Name())
+		modes := append(c.Modes(), "", "", "Later")
+		mode := rapid.SampledFrom(modes).Draw(t, label(name))
+		var list []string
+		if entries := entriesOf(c); entries != nil {
+			list = rapid.SliceOfN(rapid.SampledFrom(append([]string{"/a/../b", "no entry"}, entries...)), 1, 3).Draw(t, label(name+" list"))
+		}
+		switch {
+		case mode == "":
+		case c == InstanceVolumes:
+			out[name] = map[string]any{"mode": mode, "paths": list}
+		case list != nil:
+			out[name] = map[string]any{"allowed": list}
+		default:
+			out[name] = mode
 		}
 	}
-	return c
+	text, err := json.Marshal(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var controls v1alpha1.Controls
+	if err := json.Unmarshal(text, &controls); err != nil {
+		t.Fatal(err)
+	}
+	return &controls
 }
 
 func drawProfiles(t *rapid.T) []v1alpha1.IsolationProfile {
@@ -219,19 +236,45 @@ func TestAuditChangesNothing(t *testing.T) {
 }
 
 // TestAtLeastHolds: what AtLeast says is what every project of the profile
-// gets, exceptions aside.
+// gets, exceptions aside; and AtLeastFor what a user gets there.
 func TestAtLeastHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := resolve(drawServer(t), drawProfiles(t)...)
+		user, now := rapid.SampledFrom(users).Draw(t, "user"), rapid.SampledFrom(moments).Draw(t, "now")
 		for _, profile := range e.Profiles {
 			for _, project := range projects {
 				p := e.ForProject(project)
-				if profile.Enforce && slices.Contains(p.Governing, profile) {
+				if slices.Contains(p.Governing, profile) {
 					mustBeAsStrict(t, p.Enforced("nobody", noon), e.AtLeast(profile))
+					mustBeAsStrict(t, p.Enforced(user, now), e.AtLeastFor(profile, user, now))
 				}
 			}
 		}
 	})
+}
+
+// TestExceptedAreAll: for a user whom Excepted does not name, AtLeast holds.
+func TestExceptedAreAll(t *testing.T) {
+	named := 0
+	rapid.Check(t, func(t *rapid.T) {
+		e := resolve(drawServer(t), drawProfiles(t)...)
+		now := rapid.SampledFrom(moments).Draw(t, "now")
+		for _, profile := range e.Profiles {
+			for _, c := range AllControls() {
+				excepted := slices.Concat(e.Excepted(profile, now, c)...)
+				named += len(excepted)
+				for _, user := range users {
+					want := e.AtLeast(profile)[c]
+					if got := e.AtLeastFor(profile, user, now)[c]; !got.Equal(want.Value) && !slices.Contains(excepted, user) {
+						t.Fatalf("%s is %s for %s, and %s for those whom no exception names", c.Name(), got.Value, user, want.Value)
+					}
+				}
+			}
+		}
+	})
+	if named == 0 {
+		t.Error("nobody was excepted, so nothing was tried")
+	}
 }
 
 // TestPlanSuits: no job gets the host network that an enforced value denies to

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,6 +45,8 @@ type Effective struct {
 	// NextExpiry is the end of the first exception that has not ended yet; zero
 	// if there is none. Plan may change then.
 	NextExpiry time.Time
+
+	index index
 }
 
 // Profile is a resolved IsolationProfile, or the server's unmatchedProjects.
@@ -100,6 +103,7 @@ func Resolve(in Input) *Effective {
 		}
 	}
 	slices.SortFunc(e.Profiles, func(a, b *Profile) int { return cmp.Compare(a.Name, b.Name) })
+	e.index = newIndex(e.Profiles)
 	e.Plan = plan(e, in.Now)
 	e.Revision = revision(e)
 	e.NextExpiry = nextExpiry(e.Profiles, in.Now)
@@ -121,9 +125,12 @@ func resolveUnmatched(server *v1alpha1.DstackServer) *Profile {
 		Ref:     fmt.Sprintf("unmatchedProjects of %s/%s", server.Namespace, server.Name),
 		Enforce: u.Enforcement != v1alpha1.EnforcementAudit,
 	}
-	p.checkLevelVersion("spec.unmatchedProjects.levelVersion", u.LevelVersion)
-	p.checkEnforcement("spec.unmatchedProjects.enforcement", u.Enforcement)
-	p.setPreset("spec.unmatchedProjects.level", u.Level)
+	if !p.setLevel("spec.unmatchedProjects", u.Level, u.LevelVersion, u.Enforcement) {
+		p.denyAll()
+	}
+	if u.Level == v1alpha1.LevelDedicated {
+		p.problem("spec.unmatchedProjects.level", "level Dedicated needs a list of fleets, which only a profile has, so every fleet is denied: use Restricted here")
+	}
 	return p
 }
 
@@ -136,14 +143,19 @@ func resolveProfile(obj *v1alpha1.IsolationProfile) *Profile {
 		Hint:       strings.TrimSpace(obj.Spec.Hint),
 		selector:   compileSelector(obj.Spec.Projects),
 	}
-	p.checkLevelVersion("spec.levelVersion", obj.Spec.LevelVersion)
-	p.checkEnforcement("spec.enforcement", obj.Spec.Enforcement)
-	p.setPreset("spec.level", obj.Spec.Level)
+	understood := p.setLevel("spec", obj.Spec.Level, obj.Spec.LevelVersion, obj.Spec.Enforcement)
 	if obj.Spec.Controls != nil {
 		p.setOverrides(obj.Spec.Controls)
 	}
+	if obj.Spec.Level == v1alpha1.LevelDedicated && (obj.Spec.Controls == nil || obj.Spec.Controls.Fleets == nil) {
+		p.problem("spec.controls.fleets", "level Dedicated needs a list of fleets and there is none, so every fleet is denied: list the fleets that belong to these projects alone")
+	}
 	for i := range obj.Spec.Exceptions {
 		p.addException(i, &obj.Spec.Exceptions[i])
+	}
+	if !understood {
+		// Overrides and exceptions are made for a level whose meaning is not known.
+		p.denyAll()
 	}
 	return p
 }
@@ -152,34 +164,38 @@ func (p *Profile) problem(field, format string, args ...any) {
 	p.Problems = append(p.Problems, Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// checkLevelVersion takes an empty version for the default, as the API does.
-func (p *Profile) checkLevelVersion(field string, version v1alpha1.LevelVersion) {
+// setLevel gives each control the value of the level. It is false when this
+// release does not know the level or its version, so that all is to be denied.
+func (p *Profile) setLevel(field string, level v1alpha1.Level, version v1alpha1.LevelVersion, enforcement v1alpha1.Enforcement) bool {
+	understood := true
+	// The API takes an empty version for the default.
 	if version != "" && version != v1alpha1.LevelVersionV1 {
-		p.problem(field, "level version %q is not known to this release, so every control is denied: use v1", version)
-		p.Enforce = true
+		p.problem(field+".levelVersion", "level version %q is not known to this release, so every control is denied: use v1", version)
+		understood = false
 	}
-}
-
-func (p *Profile) checkEnforcement(field string, enforcement v1alpha1.Enforcement) {
 	switch enforcement {
 	case "", v1alpha1.EnforcementEnforce, v1alpha1.EnforcementAudit:
 	default:
-		p.problem(field, "enforcement %q is not known to this release, so it is treated as Enforce: use Enforce or Audit", enforcement)
-	}
-}
-
-func (p *Profile) setPreset(field string, level v1alpha1.Level) {
-	unknownVersion := len(p.Problems) > 0 && strings.HasSuffix(p.Problems[0].Field, "levelVersion")
-	for _, c := range AllControls() {
-		mode, known := c.Preset(level)
-		if known && !unknownVersion {
-			p.Values[c] = Value{Mode: mode}
-		} else {
-			p.Values[c] = c.Strictest()
-		}
+		p.problem(field+".enforcement", "enforcement %q is not known to this release, so it is treated as Enforce: use Enforce or Audit", enforcement)
 	}
 	if !slices.Contains(levels, level) {
-		p.problem(field, "level %q is not known to this release, so every control is denied: use Open, Baseline, Restricted or Dedicated", level)
+		p.problem(field+".level", "level %q is not known to this release, so every control is denied: use Open, Baseline, Restricted or Dedicated", level)
+		return false
+	}
+	for _, c := range AllControls() {
+		mode, _ := c.Preset(level)
+		p.Values[c] = Value{Mode: mode}
+	}
+	return understood
+}
+
+// denyAll makes of a profile that is not understood one that denies all that
+// can be denied, to everybody.
+func (p *Profile) denyAll() {
+	p.Enforce = true
+	p.exceptions = nil
+	for _, c := range AllControls() {
+		p.Values[c] = c.Strictest()
 	}
 }
 
@@ -194,27 +210,35 @@ func (p *Profile) setOverrides(controls *v1alpha1.Controls) {
 			p.problem(field, "value %q is not known to this release, so it is treated as %s", v.Mode, c.Strictest().Mode)
 			v = c.Strictest()
 		}
-		switch v.Mode {
-		case ModeAllowedPaths:
-			v = p.checkPaths(field+".paths", v.List)
-		case ModeAllowedList:
-			v = c.listValue(v.Mode, v.List)
+		if v.isList() {
+			v = c.listValue(v.Mode, p.validEntries(c, field, v.List))
 		}
 		p.Values[c] = v
 	}
 }
 
-// checkPaths leaves out paths that are not clean, which allows less.
-func (p *Profile) checkPaths(field string, paths []string) Value {
-	var clean []string
-	for i, dir := range paths {
-		if isCleanPath(dir) {
-			clean = append(clean, dir)
-		} else {
-			p.problem(fmt.Sprintf("%s[%d]", field, i), "path %q is not absolute and clean, so it is not allowed: write it as /a/b", dir)
+// validEntries leaves out entries that are not valid, which allows less.
+func (p *Profile) validEntries(c Control, field string, entries []string) []string {
+	rule := table[c].entry
+	var valid []string
+	for i, entry := range entries {
+		if rule.valid(entry) {
+			valid = append(valid, entry)
+			continue
 		}
+		p.problem(fmt.Sprintf("%s.%s[%d]", field, rule.list, i), "%s %s is not %s, so it is not allowed: %s",
+			rule.what, quoted(entry), rule.isNot, rule.remedy)
 	}
-	return InstanceVolumes.listValue(ModeAllowedPaths, clean)
+	return valid
+}
+
+// quoted is an entry in a message, of bounded length.
+func quoted(entry string) string {
+	const most = 100
+	if len(entry) > most {
+		entry = strings.ToValidUTF8(entry[:most], "") + "…"
+	}
+	return strconv.Quote(entry)
 }
 
 func (p *Profile) addException(i int, obj *v1alpha1.Exception) {

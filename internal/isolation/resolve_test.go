@@ -1,6 +1,8 @@
 package isolation
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +22,22 @@ func TestPresets(t *testing.T) {
 		InstanceVolumes:  {"Allowed", "Denied", "Denied", "Denied"},
 		HostNetwork:      {"Allowed", "DistributedOnly", "Denied", "Denied"},
 		DistributedTasks: {"Allowed", "Allowed", "Denied", "Denied"},
+
+		ServiceRouters:         {"Allowed", "Allowed", "Allowed", "Allowed"},
+		FleetEnvironment:       {"Allowed", "Denied", "Denied", "Denied"},
+		SSHFleets:              {"Allowed", "Allowed", "Denied", "Denied"},
+		SharedInstances:        {"Allowed", "Allowed", "Denied", "Denied"},
+		ImportedFleets:         {"Allowed", "Allowed", "Denied", "Denied"},
+		ExistingVolumes:        {"Allowed", "Allowed", "Denied", "Denied"},
+		ServerAccess:           {"Allowed", "Allowed", "Denied", "Denied"},
+		ServicesWithoutGateway: {"Allowed", "Allowed", "Denied", "Denied"},
+		Services:               {"Allowed", "Allowed", "Allowed", "Allowed"},
+		Tags:                   {"Allowed", "Allowed", "Allowed", "Allowed"},
+
+		Fleets:        {"Allowed", "Allowed", "Allowed", "Denied"}, // Dedicated needs a list
+		Backends:      {"Allowed", "Allowed", "Allowed", "Allowed"},
+		Registries:    {"Allowed", "Allowed", "Allowed", "Allowed"},
+		UnknownFields: {"Allowed", "DeniedIfSet", "DeniedIfSet", "DeniedIfSet"},
 	}
 	if len(tests) != int(ControlCount) {
 		t.Errorf("%d controls, %d of them tested", ControlCount, len(tests))
@@ -28,7 +46,7 @@ func TestPresets(t *testing.T) {
 		for i, level := range []v1alpha1.Level{"Open", "Baseline", "Restricted", "Dedicated"} {
 			e := resolve(newServer(level), newProfile("p", level, include("p")))
 			for _, p := range []*Profile{e.Profiles[0], e.Unmatched} {
-				if got := p.Values[c].Mode; got != want[i] || len(p.Problems) > 0 {
+				if got := p.Values[c].Mode; got != want[i] || level != v1alpha1.LevelDedicated && len(p.Problems) > 0 {
 					t.Errorf("%s under %s of %s is %s, want %s; problems %v", c.Name(), level, p.Ref, got, want[i], p.Problems)
 				}
 			}
@@ -46,8 +64,16 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s is not found by its name", c.Name())
 		}
 		modes := c.Modes()
-		if modes[0] != ModeAllowed || modes[len(modes)-1] != ModeDenied || c.Enforcer() == "" {
+		last := ModeDenied
+		if c == UnknownFields {
+			last = ModeDeniedIfSet
+		}
+		if modes[0] != ModeAllowed || modes[len(modes)-1] != last || c.Enforcer() == "" {
 			t.Errorf("%s goes from %s to %s by %q", c.Name(), modes[0], modes[len(modes)-1], c.Enforcer())
+		}
+		hasList := slices.ContainsFunc(modes, func(m string) bool { return Value{Mode: m}.isList() })
+		if hasList != (table[c].entry != nil) || hasList != (entriesOf(c) != nil) {
+			t.Errorf("%s has a list and no rule or test for its entries, or the other way round", c.Name())
 		}
 		for i := range Levels() {
 			preset := table[c].presets[i]
@@ -64,9 +90,23 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// allAllowed sets every control that has the value to Allowed.
+func allAllowed() v1alpha1.Controls {
+	return v1alpha1.Controls{
+		HostSSH: "Allowed", Privileged: "Allowed", InstanceVolumes: &v1alpha1.InstanceVolumes{Mode: "Allowed"}, HostNetwork: "Allowed",
+		DistributedTasks: "Allowed", ServiceRouters: "Allowed", FleetEnvironment: "Allowed", SSHFleets: "Allowed",
+		SharedInstances: "Allowed", ImportedFleets: "Allowed", ExistingVolumes: "Allowed", ServerAccess: "Allowed",
+		ServicesWithoutGateway: "Allowed", Services: "Allowed", Tags: "Allowed", UnknownFields: "Allowed",
+	}
+}
+
 // TestUnknownValues: what this release does not know counts as the strictest,
 // and is told.
 func TestUnknownValues(t *testing.T) {
+	all := make([]string, ControlCount)
+	for i, c := range AllControls() {
+		all[i] = string(c.Name())
+	}
 	notDenied := func(e *Effective) []string {
 		var loose []string
 		for _, c := range AllControls() {
@@ -99,12 +139,33 @@ func TestUnknownValues(t *testing.T) {
 		"enforcement": {
 			func(s *spec) { s.Enforcement = "Warn" },
 			[]string{`spec.enforcement: enforcement "Warn" is not known to this release, so it is treated as Enforce: use Enforce or Audit`},
-			[]string{"hostSSH", "privileged", "instanceVolumes", "hostNetwork", "distributedTasks"},
+			all,
+		},
+		"level with overrides": {
+			func(s *spec) {
+				s.Level = "Strict"
+				override(allAllowed())(s)
+				except("x", "ada", time.Time{}, "privileged")(s)
+			},
+			[]string{`spec.level: level "Strict" is not known to this release, so every control is denied: use Open, Baseline, Restricted or Dedicated`},
+			nil,
+		},
+		"level version with overrides": {
+			func(s *spec) {
+				s.LevelVersion = "v9"
+				override(allAllowed())(s)
+				except("x", "ada", time.Time{}, "privileged")(s)
+			},
+			[]string{`spec.levelVersion: level version "v9" is not known to this release, so every control is denied: use v1`},
+			nil,
 		},
 		"values": {
 			override(v1alpha1.Controls{
 				HostSSH: "Maybe", Privileged: "denied", HostNetwork: "Sometimes", DistributedTasks: "No",
-				InstanceVolumes: &v1alpha1.InstanceVolumes{Mode: "ReadOnly"},
+				InstanceVolumes: &v1alpha1.InstanceVolumes{Mode: "ReadOnly"}, ServiceRouters: "a", FleetEnvironment: "b",
+				SSHFleets: "c", SharedInstances: "d", ImportedFleets: "e", ExistingVolumes: "f", ServerAccess: "g",
+				ServicesWithoutGateway: "h", Services: "i", Tags: "j", UnknownFields: "Denied",
+				Fleets: &v1alpha1.AllowedFleets{}, Backends: &v1alpha1.AllowedBackends{}, Registries: &v1alpha1.AllowedRegistries{},
 			}),
 			[]string{
 				`spec.controls.hostSSH: value "Maybe" is not known to this release, so it is treated as Denied`,
@@ -112,8 +173,41 @@ func TestUnknownValues(t *testing.T) {
 				`spec.controls.instanceVolumes: value "ReadOnly" is not known to this release, so it is treated as Denied`,
 				`spec.controls.hostNetwork: value "Sometimes" is not known to this release, so it is treated as Denied`,
 				`spec.controls.distributedTasks: value "No" is not known to this release, so it is treated as Denied`,
+				`spec.controls.serviceRouters: value "a" is not known to this release, so it is treated as Denied`,
+				`spec.controls.fleetEnvironment: value "b" is not known to this release, so it is treated as Denied`,
+				`spec.controls.sshFleets: value "c" is not known to this release, so it is treated as Denied`,
+				`spec.controls.sharedInstances: value "d" is not known to this release, so it is treated as Denied`,
+				`spec.controls.importedFleets: value "e" is not known to this release, so it is treated as Denied`,
+				`spec.controls.existingVolumes: value "f" is not known to this release, so it is treated as Denied`,
+				`spec.controls.serverAccess: value "g" is not known to this release, so it is treated as Denied`,
+				`spec.controls.servicesWithoutGateway: value "h" is not known to this release, so it is treated as Denied`,
+				`spec.controls.services: value "i" is not known to this release, so it is treated as Denied`,
+				`spec.controls.tags: value "j" is not known to this release, so it is treated as Denied`,
+				`spec.controls.unknownFields: value "Denied" is not known to this release, so it is treated as DeniedIfSet`,
 			},
 			nil,
+		},
+		"lists": {
+			override(v1alpha1.Controls{
+				Fleets:     &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a100", "a/b/c", "*", "a100\n"}},
+				Backends:   &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"AWS", v1alpha1.BackendName(strings.Repeat("a", 120))}},
+				Registries: &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"https://ghcr.io", "ghcr.io/Example", "ghcr.io"}},
+			}),
+			[]string{
+				`spec.controls.fleets.allowed[1]: fleet "a/b/c" is not the name of a fleet, so it is not allowed: write it as NAME or PROJECT/NAME`,
+				`spec.controls.fleets.allowed[2]: fleet "*" is not the name of a fleet, so it is not allowed: write it as NAME or PROJECT/NAME`,
+				`spec.controls.fleets.allowed[3]: fleet "a100\n" is not the name of a fleet, so it is not allowed: write it as NAME or PROJECT/NAME`,
+				`spec.controls.backends.allowed[0]: backend "AWS" is not the name of a backend, so it is not allowed: write it as dstack does, such as aws`,
+				`spec.controls.backends.allowed[1]: backend "` + strings.Repeat("a", 100) + `…" is not the name of a backend, so it is not allowed: write it as dstack does, such as aws`,
+				`spec.controls.registries.allowed[0]: registry "https://ghcr.io" is not the name of a registry, so it is not allowed: write it as HOST, HOST:PORT or HOST/PATH, in lower case`,
+				`spec.controls.registries.allowed[1]: registry "ghcr.io/Example" is not the name of a registry, so it is not allowed: write it as HOST, HOST:PORT or HOST/PATH, in lower case`,
+			},
+			slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == "backends" }),
+		},
+		"Dedicated without a list": {
+			func(s *spec) { s.Level = "Dedicated" },
+			[]string{`spec.controls.fleets: level Dedicated needs a list of fleets and there is none, so every fleet is denied: list the fleets that belong to these projects alone`},
+			[]string{"serviceRouters", "services", "tags", "backends", "registries"},
 		},
 		"paths": {
 			allowPaths("/", "relative", "/a/../b", "//a", "/a/", "/a\n", "/good"),
@@ -125,7 +219,7 @@ func TestUnknownValues(t *testing.T) {
 				`spec.controls.instanceVolumes.paths[4]: path "/a/" is not absolute and clean, so it is not allowed: write it as /a/b`,
 				`spec.controls.instanceVolumes.paths[5]: path "/a\n" is not absolute and clean, so it is not allowed: write it as /a/b`,
 			},
-			[]string{"hostSSH", "privileged", "instanceVolumes", "hostNetwork", "distributedTasks"},
+			all,
 		},
 		"exception": {
 			except("x", "ada", time.Time{}, "hostSSH", "sudo", "privileged"),
@@ -133,7 +227,7 @@ func TestUnknownValues(t *testing.T) {
 				`spec.exceptions[0].controls[0]: hostSSH cannot be lifted for single users, because dstack enforces it for the whole server: remove it, or set controls.hostSSH to Allowed`,
 				`spec.exceptions[0].controls[1]: control "sudo" is not known to this release: remove it`,
 			},
-			[]string{"hostSSH", "privileged", "instanceVolumes", "hostNetwork", "distributedTasks"},
+			all,
 		},
 	}
 	for name, tc := range tests {
@@ -300,18 +394,91 @@ func TestAtLeast(t *testing.T) {
 		newProfile("watch", "Dedicated", audited),
 		newProfile("holed", "Dedicated", include("*"), exclude("team-b1")),
 	)
-	modes := func(name string) []string {
-		var all []string
-		for _, held := range e.AtLeast(e.Profile(name)) {
-			all = append(all, held.Mode)
+	for name, want := range map[string][]string{
+		"narrow": {"privileged", "distributedTasks"},
+		"wide":   {"privileged"},
+		"watch":  nil, // it audits, and holed leaves team-b1 out
+	} {
+		var denied []string
+		for c, held := range e.AtLeast(e.Profile(name)) {
+			if held.Mode != ModeAllowed {
+				denied = append(denied, string(Control(c).Name()))
+			}
 		}
-		return all
+		if diff := cmp.Diff(want, denied); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
-	if diff := cmp.Diff([]string{"Allowed", "Denied", "Allowed", "Allowed", "Denied"}, modes("narrow")); diff != "" {
-		t.Errorf("narrow (-want +got):\n%s", diff)
+}
+
+// TestExcepted: users of the same exceptions belong together; what audits or has
+// ended lifts nothing.
+func TestExcepted(t *testing.T) {
+	forUsers := func(users ...string) func(*spec) {
+		return func(s *spec) { s.Exceptions[len(s.Exceptions)-1].Users = users }
 	}
-	if diff := cmp.Diff([]string{"Allowed", "Denied", "Allowed", "Allowed", "Allowed"}, modes("wide")); diff != "" {
-		t.Errorf("wide (-want +got):\n%s", diff)
+	e := resolve(newServer("Open"),
+		newProfile("a", "Restricted", include("team-*"),
+			except("x", "", noon.Add(time.Hour), "privileged"), forUsers("eve", "ada"),
+			except("y", "", noon.Add(time.Minute), "privileged", "tags"), forUsers("bob", "eve", "dan"),
+			except("tags", "tim", time.Time{}, "tags"), except("ended", "eli", noon, "privileged")),
+		newProfile("b", "Restricted", except("z", "bob", time.Time{}, "hostNetwork")),
+		newProfile("c", "Restricted", audited, except("z", "amy", time.Time{}, "privileged")),
+		newProfile("d", "Restricted", include("team-a"), except("z", "tom", time.Time{}, "privileged")))
+	want := [][]string{{"ada"}, {"bob"}, {"dan"}, {"eve"}}
+	if diff := cmp.Diff(want, e.Excepted(e.Profile("a"), noon, Privileged, HostNetwork)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for name, want := range map[string]time.Time{"a": noon.Add(time.Minute), "b": {}, "d": noon.Add(time.Minute)} {
+		if got := e.NextExpiryOf(e.Profile(name), noon); !got.Equal(want) {
+			t.Errorf("the next exception of %s to end ends at %s", name, got)
+		}
+	}
+	e = resolve(newServer("Open"), newProfile("a", "Restricted", except("y", "", noon.Add(time.Minute), "privileged"), forUsers("eve", "bob", "dan")))
+	want = [][]string{{"bob", "dan", "eve"}}
+	if diff := cmp.Diff(want, e.Excepted(e.Profile("a"), noon, Privileged)); diff != "" {
+		t.Errorf("alike (-want +got):\n%s", diff)
+	}
+}
+
+// TestExceptions: each control can be lifted for a user, but hostSSH.
+func TestExceptions(t *testing.T) {
+	later := noon.Add(time.Minute)
+	for _, c := range AllControls() {
+		deny := newProfile("p", "Dedicated", except("x", "ada", later, c.Name()), func(s *spec) {
+			text := fmt.Sprintf(`{%q: %q}`, c.Name(), c.Strictest().Mode)
+			s.Controls = &v1alpha1.Controls{}
+			if entriesOf(c) != nil {
+				text = `{"instanceVolumes": {"mode": "AllowedPaths", "paths": ["/a"]}, "fleets": {"allowed": ["a"]}, "backends": {"allowed": ["a"]}, "registries": {"allowed": ["a"]}}`
+			}
+			if err := json.Unmarshal([]byte(text), s.Controls); err != nil {
+				t.Fatal(err)
+			}
+		})
+		e := resolve(newServer("Restricted"), deny)
+		p := e.Profiles[0]
+		lifted := c.Loosest()
+		if c == HostSSH {
+			lifted = c.Strictest()
+		}
+		if got := e.ForProject("x").Enforced("ada", noon)[c]; !got.Value.Equal(lifted) || (len(got.Lifted) > 0) != (c != HostSSH) {
+			t.Errorf("%s is %s for ada, lifted %v", c.Name(), got.Value, got.Lifted)
+		}
+		for user, now := range map[string]time.Time{"ada": later, "bob": noon, "Ada": noon} {
+			if got := e.ForProject("x").Enforced(user, now)[c]; got.Equal(c.Loosest()) {
+				t.Errorf("%s is %s for %s at %s", c.Name(), got.Value, user, now)
+			}
+		}
+		want := [][]string{{"ada"}}
+		if c == HostSSH {
+			want = nil
+		}
+		if diff := cmp.Diff(want, e.Excepted(p, noon, c)); diff != "" {
+			t.Errorf("%s is lifted for (-want +got):\n%s", c.Name(), diff)
+		}
+		if users := e.Excepted(p, later, c); len(users) > 0 {
+			t.Errorf("%s is lifted for %q when the exception has ended", c.Name(), users)
+		}
 	}
 }
 

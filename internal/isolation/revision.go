@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
+	"strconv"
 	"time"
 )
 
@@ -16,31 +16,49 @@ const digestVersion = "v2"
 // with its length so that no two inputs run together.
 func revision(e *Effective) string {
 	h := sha256.New()
-	write(h, digestVersion, e.Namespace, e.Name)
+	text := write(nil, digestVersion, e.Namespace, e.Name)
 	for _, p := range e.Profiles {
-		p.digest(h)
+		h.Write(text)
+		text = p.digest(text[:0])
 	}
-	e.Unmatched.digest(h)
+	h.Write(text)
+	h.Write(e.Unmatched.digest(text[:0]))
 	return hex.EncodeToString(h.Sum(nil))[:8]
 }
 
-func (p *Profile) digest(h hash.Hash) {
-	write(h, "profile", p.Ref, fmt.Sprint(p.Enforce), p.Hint)
-	write(h, append([]string{"include"}, p.selector.include...)...)
-	write(h, append([]string{"exclude"}, p.selector.exclude...)...)
-	for _, c := range AllControls() {
-		write(h, string(c.Name()), p.Values[c].Mode)
-		write(h, append([]string{"list"}, p.Values[c].List...)...)
+// digest appends all of the profile that decisions depend on.
+func (p *Profile) digest(text []byte) []byte {
+	text = write(text, "profile", p.Ref, strconv.FormatBool(p.Enforce), p.Hint)
+	text = writeList(text, "include", p.selector.include)
+	text = writeList(text, "exclude", p.selector.exclude)
+	for c := range Control(ControlCount) {
+		text = write(text, string(c.Name()), p.Values[c].Mode)
+		text = writeList(text, "list", p.Values[c].List)
 	}
-	for _, x := range p.exceptions {
-		write(h, "exception", x.name, x.expiresAt.UTC().Format(time.RFC3339), fmt.Sprint(x.controls))
-		write(h, append([]string{"users"}, x.users...)...)
+	for i := range p.exceptions {
+		x := &p.exceptions[i]
+		text = write(text, "exception", x.name, x.expiresAt.UTC().Format(time.RFC3339), fmt.Sprint(x.controls))
+		text = writeList(text, "users", x.users)
 	}
+	return text
 }
 
-func write(h hash.Hash, parts ...string) {
+// writeList appends a list after the word that says what it is of.
+func writeList(text []byte, what string, list []string) []byte {
+	text = writeParts(text, what)
+	return append(writeParts(text, list...), '\n')
+}
+
+// write appends parts, each with its length.
+func write(text []byte, parts ...string) []byte {
+	return append(writeParts(text, parts...), '\n')
+}
+
+func writeParts(text []byte, parts ...string) []byte {
 	for _, s := range parts {
-		fmt.Fprintf(h, "%d:%s", len(s), s)
+		text = strconv.AppendInt(text, int64(len(s)), 10)
+		text = append(text, ':')
+		text = append(text, s...)
 	}
-	h.Write([]byte{'\n'})
+	return text
 }

@@ -37,16 +37,23 @@ func TestRevisionDiffers(t *testing.T) {
 		"moved": ofSpec(func(s *spec) {
 			s.Projects.Include, s.Projects.Exclude = s.Projects.Include[:1], []v1alpha1.ProjectPattern{"y", "z"}
 		}),
-		"exclude":   ofSpec(exclude("z", "w")),
-		"paths":     ofSpec(allowPaths("/a")),
-		"control":   ofSpec(func(s *spec) { s.Controls.Privileged = "Denied" }),
-		"exception": ofSpec(func(s *spec) { s.Exceptions = nil }),
-		"its name":  ofSpec(func(s *spec) { s.Exceptions[0].Name = "f" }),
-		"user":      ofSpec(func(s *spec) { s.Exceptions[0].Users = []string{"Ada"} }),
-		"users":     ofSpec(func(s *spec) { s.Exceptions[0].Users = []string{"a", "da"} }),
-		"lifts":     ofSpec(func(s *spec) { s.Exceptions[0].Controls = []v1alpha1.ControlName{"distributedTasks"} }),
-		"end":       ofSpec(func(s *spec) { s.Exceptions[0].ExpiresAt.Time = noon.Add(time.Second) }),
-		"no end":    ofSpec(func(s *spec) { s.Exceptions[0].ExpiresAt = nil }),
+		"exclude":  ofSpec(exclude("z", "w")),
+		"paths":    ofSpec(allowPaths("/a")),
+		"control":  ofSpec(func(s *spec) { s.Controls.Privileged = "Denied" }),
+		"fleets":   ofSpec(func(s *spec) { s.Controls.Fleets = &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a", "b"}} }),
+		"fleet":    ofSpec(func(s *spec) { s.Controls.Fleets = &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a"}} }),
+		"backends": ofSpec(func(s *spec) { s.Controls.Backends = &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"a"}} }),
+		"registries": ofSpec(func(s *spec) {
+			s.Controls.Registries = &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"a"}}
+		}),
+		"unknown fields": ofSpec(func(s *spec) { s.Controls.UnknownFields = "DeniedIfSet" }),
+		"exception":      ofSpec(func(s *spec) { s.Exceptions = nil }),
+		"its name":       ofSpec(func(s *spec) { s.Exceptions[0].Name = "f" }),
+		"user":           ofSpec(func(s *spec) { s.Exceptions[0].Users = []string{"Ada"} }),
+		"users":          ofSpec(func(s *spec) { s.Exceptions[0].Users = []string{"a", "da"} }),
+		"lifts":          ofSpec(func(s *spec) { s.Exceptions[0].Controls = []v1alpha1.ControlName{"distributedTasks"} }),
+		"end":            ofSpec(func(s *spec) { s.Exceptions[0].ExpiresAt.Time = noon.Add(time.Second) }),
+		"no end":         ofSpec(func(s *spec) { s.Exceptions[0].ExpiresAt = nil }),
 	}
 	seen := make(map[string]string)
 	for name, change := range changes {
@@ -65,7 +72,8 @@ func TestRevisionDiffers(t *testing.T) {
 
 // TestRevisionStays the same when nothing is decided differently.
 func TestRevisionStays(t *testing.T) {
-	p := newProfile("p", "Restricted", include("Team-*"), except("x", "ada", noon, "privileged"))
+	p := newProfile("p", "Restricted", include("Team-*"), except("x", "ada", noon, "privileged"),
+		override(v1alpha1.Controls{Registries: &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"a", "b"}}}))
 	want := resolve(newServer("Open"), p).Revision
 	same := map[string]func(*v1alpha1.IsolationProfile){
 		"generation":       func(p *v1alpha1.IsolationProfile) { p.Generation = 7 },
@@ -74,9 +82,12 @@ func TestRevisionStays(t *testing.T) {
 		"default version":  func(p *v1alpha1.IsolationProfile) { p.Spec.LevelVersion = "v1" },
 		"default enforces": func(p *v1alpha1.IsolationProfile) { p.Spec.Enforcement = "Enforce" },
 		"case of patterns": func(p *v1alpha1.IsolationProfile) { include("team-*")(&p.Spec) },
-		"what it is":       func(p *v1alpha1.IsolationProfile) { override(v1alpha1.Controls{Privileged: "Denied"})(&p.Spec) },
+		"what it is":       func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.Privileged = "Denied" },
 		"time zone": func(p *v1alpha1.IsolationProfile) {
 			p.Spec.Exceptions[0].ExpiresAt.Time = noon.In(time.FixedZone("x", 3600))
+		},
+		"order of a list": func(p *v1alpha1.IsolationProfile) {
+			p.Spec.Controls = &v1alpha1.Controls{Registries: &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"b", "a/c", "a"}}}
 		},
 		"reason": func(p *v1alpha1.IsolationProfile) { p.Spec.Exceptions[0].Reason = "other" },
 	}

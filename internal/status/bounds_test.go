@@ -1,6 +1,7 @@
 package status_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -45,6 +46,13 @@ func mustFit(t *testing.T, file string, status any) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	text, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(text) > maxStatus {
+		t.Errorf("the status has %d bytes, more than %d", len(text), maxStatus)
+	}
 	for _, err := range validation.ValidateCustomResource(field.NewPath("status"), fields, v) {
 		if text := err.Error(); len(text) > 300 {
 			t.Errorf("%s…", text[:300])
@@ -55,6 +63,8 @@ func mustFit(t *testing.T, file string, status any) {
 }
 
 const (
+	// maxStatus is far below what etcd takes for an object.
+	maxStatus   = 64 << 10
 	serverFile  = "isolation.dstack.ai_dstackservers.yaml"
 	profileFile = "isolation.dstack.ai_isolationprofiles.yaml"
 )
@@ -90,15 +100,36 @@ func TestProfileStatusFitsItsSchema(t *testing.T) {
 				Controls(func(c *v1alpha1.Controls) {
 					c.Privileged, c.HostNetwork, c.DistributedTasks = v1alpha1.AllowedDenied(long), v1alpha1.HostNetworkAllowed, v1alpha1.Allowed
 				}).Controls(paths("/"+v1alpha1.InstancePath(long), "relative "+v1alpha1.InstancePath(long))).Obj()
+			wide := testkit.MakeProfile("wide").Server(long).Include("*").Level(v1alpha1.LevelDedicated).
+				Exception(long, time.Time{}, v1alpha1.ControlPrivileged).Users(long, long+"b", long+"c", long+"d").
+				Controls(longLists(long)).Obj()
 			loose := open("loose").Server(long).Obj()
-			e := resolve(server, all, p, loose)
-			for _, o := range []*v1alpha1.IsolationProfile{all, p, loose} {
+			e := resolve(server, all, p, loose, wide)
+			alone := resolve(server, wide)
+			mustFit(t, profileFile, ptr(ours.Profile(wide, goodView(alone), now)))
+			for _, o := range []*v1alpha1.IsolationProfile{all, p, loose, wide} {
 				mustFit(t, profileFile, ptr(ours.Profile(o, goodView(e), now)))
 				mustFit(t, profileFile, ptr(ours.ProfileWithoutServer(o, now)))
 				server.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: "ContainerNotFound", Message: long}}
 				mustFit(t, profileFile, ptr(ours.Profile(o, ours.ViewOf(server, e), now)))
 			}
 		})
+	}
+}
+
+// longLists fills lists with as many entries as the API takes, as long as it
+// takes them.
+func longLists(long string) func(*v1alpha1.Controls) {
+	entry := func(i, length int) string { return fmt.Sprintf("%0*d", length, i) }
+	return func(c *v1alpha1.Controls) {
+		c.Fleets, c.Backends, c.Registries = &v1alpha1.AllowedFleets{}, &v1alpha1.AllowedBackends{}, &v1alpha1.AllowedRegistries{}
+		c.InstanceVolumes = &v1alpha1.InstanceVolumes{Mode: v1alpha1.InstanceVolumesAllowedPaths}
+		for i := range 64 {
+			c.Fleets.Allowed = append(c.Fleets.Allowed, v1alpha1.FleetName(entry(i, 200)))
+			c.Backends.Allowed = append(c.Backends.Allowed, v1alpha1.BackendName(entry(i, 63)), v1alpha1.BackendName(long))
+			c.Registries.Allowed = append(c.Registries.Allowed, v1alpha1.RegistryName(entry(i, 255)))
+			c.InstanceVolumes.Paths = append(c.InstanceVolumes.Paths, v1alpha1.InstancePath("/"+long+entry(i, 20)))
+		}
 	}
 }
 

@@ -87,12 +87,12 @@ func Profile(obj *v1alpha1.IsolationProfile, v View, now time.Time) v1alpha1.Iso
 		out.Conditions = profileConditions(obj, pending(), pending(), now)
 		return out
 	}
-	out.Effective = Table(p, v)
+	out.Effective = Table(p, v, now)
 	out.Gained = effects(v.Effective.Gained(p))
 	out.Lost = effects(v.Effective.Lost(p))
 	if alreadyServed(obj, p, v) {
 		v.Served = v.Effective.Revision
-		if table := Table(p, v); slices.Equal(table, obj.Status.Effective) {
+		if table := Table(p, v, now); slices.Equal(table, obj.Status.Effective) {
 			out.Effective = table
 		}
 	}

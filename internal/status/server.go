@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/isolation"
 )
@@ -77,6 +79,13 @@ func ready(f ServerFacts) string {
 func covered(e *isolation.Effective, f ServerFacts) Finding {
 	if len(e.Unmatched.Problems) > 0 {
 		return Stuck(v1alpha1.ReasonInvalidSpec, problems(e.Unmatched.Problems))
+	}
+	switch {
+	case f.Accepted.Status == metav1.ConditionFalse:
+		// Nothing is set up for this object, so there is nothing to wait for.
+		return Finding{metav1.ConditionFalse, f.Accepted.Reason, "this DstackServer is not accepted: " + f.Accepted.Message, f.Accepted.Stalled}
+	case f.Settings.Reason == v1alpha1.ReasonDisabled, f.Settings.Reason == v1alpha1.ReasonReleasing:
+		return f.Settings
 	}
 	view := View{Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "", SettingsStalled: f.Settings.Stalled}
 	p := programmed(e.Unmatched, view)

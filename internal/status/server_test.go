@@ -63,6 +63,27 @@ func TestServerToTheLetter(t *testing.T) {
 			"Ready=False/WorkloadNotFound: create it",
 			"UnmatchedProjectsCovered=Unknown/Pending: not looked at yet",
 		},
+		"not accepted, but resolved": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				*f = ours.ServerFacts{Effective: f.Effective, Accepted: ours.Stuck(v1alpha1.ReasonWorkloadNotFound, "create it")}
+			},
+			"Ready=False/WorkloadNotFound: create it",
+			"UnmatchedProjectsCovered=False/WorkloadNotFound: this DstackServer is not accepted: create it",
+		},
+		"disabled": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Served, f.Settings = "", ours.Stuck(v1alpha1.ReasonDisabled, "all settings were given back")
+			},
+			"Ready=False/Disabled: all settings were given back",
+			"UnmatchedProjectsCovered=False/Disabled: all settings were given back",
+		},
+		"releasing": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Served, f.Settings = "", ours.Waiting(v1alpha1.ReasonReleasing, "the settings were taken back")
+			},
+			"Ready=False/Releasing: the settings were taken back",
+			"UnmatchedProjectsCovered=False/Releasing: the settings were taken back",
+		},
 		"nothing known": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) { *f = ours.ServerFacts{} },
 			"Ready=Unknown/Pending: not looked at yet",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/isolation"
@@ -11,18 +12,21 @@ import (
 
 // Table tells of each control what the profile asks for, what all its projects
 // get at least, and how well that holds.
-func Table(p *isolation.Profile, v View) []v1alpha1.EffectiveControl {
-	policy := v.Effective.AtLeast(p)
-	var rows []v1alpha1.EffectiveControl
+func Table(p *isolation.Profile, v View, now time.Time) []v1alpha1.EffectiveControl {
+	t := newTable(p, v, now)
+	rows := make([]v1alpha1.EffectiveControl, 0, isolation.ControlCount)
 	for _, c := range isolation.AllControls() {
-		held := policy[c]
+		held := t.policy[c]
 		row := v1alpha1.EffectiveControl{
 			Control: c.Name(), Asked: p.Values[c].String(), Effective: held.Value.String(),
 		}
 		if !held.Value.Equal(p.Values[c]) {
 			row.BecauseOf = refs(held.By, p)
+			if row.BecauseOf == "" {
+				row.BecauseOf = "enforcement Audit"
+			}
 		}
-		standing, message := standing(c, p, policy, v)
+		standing, message := t.standing(c)
 		row.Standing, row.Message = standing, clip(message)
 		if standing != v1alpha1.StandingNotDenied && standing != v1alpha1.StandingNotEnforceable {
 			row.EnforcedBy = string(c.Enforcer())
@@ -30,6 +34,29 @@ func Table(p *isolation.Profile, v View) []v1alpha1.EffectiveControl {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// table is what the rows have in common.
+type table struct {
+	profile *isolation.Profile
+	view    View
+	now     time.Time
+	// policy is what all projects get at least.
+	policy isolation.Policy
+	// awaited says what must still arrive before anything is enforced.
+	awaited string
+	// ways lead around controls, for everybody; excepted for some.
+	ways     []way
+	excepted []excepted
+}
+
+func newTable(p *isolation.Profile, v View, now time.Time) *table {
+	t := &table{profile: p, view: v, now: now, policy: v.Effective.AtLeast(p), awaited: v.awaited()}
+	if t.awaited == "" {
+		t.ways = append(waysToHost(&t.policy, v.Running.NetworkMode), waysOfPlacement(&t.policy)...)
+		t.findExcepted()
+	}
+	return t
 }
 
 func refs(profiles []*isolation.Profile, but *isolation.Profile) string {
@@ -56,26 +83,33 @@ func clipTo(s string, most int) string {
 func denies(c isolation.Control, v isolation.Value) bool { return !v.Equal(c.Loosest()) }
 
 // standing tells how well a control holds, and why not better.
-func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy, v View) (v1alpha1.Standing, string) {
+func (t *table) standing(c isolation.Control) (v1alpha1.Standing, string) {
 	switch {
-	case !denies(c, policy[c].Value):
-		return v1alpha1.StandingNotDenied, ""
-	case !p.Enforce && !enforced(policy[c]):
-		return v1alpha1.StandingNotDenied, "counted and logged only: the profile audits"
+	case !denied(&t.policy, c):
+		return v1alpha1.StandingNotDenied, t.notDenied(c)
 	case c == isolation.HostSSH:
-		return v1alpha1.StandingNotEnforceable, noProxy(p)
-	case v.Override.Reason != "":
-		return v1alpha1.StandingNotEnforceable, v.Override.Message
+		return v1alpha1.StandingNotEnforceable, noProxy(t.profile)
+	case t.view.Override.Reason != "":
+		return v1alpha1.StandingNotEnforceable, t.view.Override.Message
+	case t.awaited != "":
+		return v1alpha1.StandingPending, t.awaited
 	}
-	if awaited := v.awaited(); awaited != "" {
-		return v1alpha1.StandingPending, awaited
+	if ways := t.waysAround(c); len(ways) > 0 {
+		return v1alpha1.StandingBypassable, strings.Join(ways, "; ")
 	}
-	way := hostNetworkLeft(policy, v.Running.NetworkMode)
-	asIs := c == isolation.HostNetwork && v.Running.NetworkMode == v1alpha1.NetworkModeHostForDistributed
-	if way == "" || asIs || c == isolation.DistributedTasks {
-		return v1alpha1.StandingEnforced, ""
+	return v1alpha1.StandingEnforced, ""
+}
+
+// notDenied says what a reader should know of a control that denies nothing.
+func (t *table) notDenied(c isolation.Control) string {
+	running := t.view.Running
+	switch {
+	case denies(c, t.profile.Values[c]):
+		return "counted and logged only: the profile audits"
+	case c == isolation.ServiceRouters && running != nil && isolation.Strictness(running.NetworkMode) > isolation.Strictness(v1alpha1.NetworkModeHostWhenPossible):
+		return fmt.Sprintf("routers do not work all the same: they need traffic between replicas, which bridge networks (network mode %d) do not let through", running.NetworkMode)
 	}
-	return v1alpha1.StandingBypassable, way
+	return ""
 }
 
 // awaited says what must still arrive before anything is enforced; "" when
@@ -94,11 +128,6 @@ func (v View) awaited() string {
 	return ""
 }
 
-// enforced tells whether one of those that make the value what it is enforces.
-func enforced(h isolation.Held) bool {
-	return slices.ContainsFunc(h.By, func(p *isolation.Profile) bool { return p.Enforce })
-}
-
 // noProxy says why hostSSH cannot be denied, and what to do. Projects that no
 // profile names have a level and no controls of their own.
 func noProxy(p *isolation.Profile) string {
@@ -107,24 +136,6 @@ func noProxy(p *isolation.Profile) string {
 		remedy = "set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does"
 	}
 	return "it needs dstack's SSH proxy, which this release does not run: " + remedy
-}
-
-// hostNetworkLeft says how a run can still get the network of the host, from
-// which it reaches the host's agent and through it all that other controls
-// deny; "" when it cannot.
-func hostNetworkLeft(policy isolation.Policy, running v1alpha1.NetworkMode) string {
-	if running == v1alpha1.NetworkModeBridge {
-		return ""
-	}
-	if running != v1alpha1.NetworkModeHostForDistributed {
-		return "server pods run with network mode 2, so a job that fills its instance gets the host network, from which it reaches the host's agent"
-	}
-	for _, c := range []isolation.Control{isolation.HostNetwork, isolation.DistributedTasks} {
-		if policy[c].Mode == isolation.ModeDenied && enforced(policy[c]) {
-			return ""
-		}
-	}
-	return "tasks of more than one node get the host network, from which they reach the host's agent: deny hostNetwork or distributedTasks"
 }
 
 // notEnforceable names the controls that the profile denies and that nothing

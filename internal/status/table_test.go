@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func restrictedServer() *testkit.Server {
 }
 
 var profileCases = map[string]profileCase{
-	"enforced on bridge":             {server: restrictedServer(), profile: restricted("research")},
+	"restricted on bridge":           {server: restrictedServer(), profile: restricted("research")},
 	"open":                           {profile: open("research")},
 	"host ssh denied":                {server: restrictedServer(), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1)},
 	"baseline is bypassable":         {profile: testkit.MakeProfile("research").Level(v1alpha1.LevelBaseline).AllowHostSSH().Generation(1)},
@@ -112,6 +113,74 @@ var profileCases = map[string]profileCase{
 	"exception for hostSSH": {
 		server:  restrictedServer(),
 		profile: restricted("research").Exception("ada", time.Time{}, v1alpha1.ControlHostSSH),
+	},
+	"exception to the host network": {
+		server: restrictedServer(),
+		profile: restricted("research").Exception("nlp", now.Add(time.Hour), v1alpha1.ControlHostNetwork, v1alpha1.ControlDistributedTasks).
+			Exception("ended", now, v1alpha1.ControlPrivileged),
+	},
+	"exception to the host network alone": {
+		server:  restrictedServer(),
+		profile: restricted("research").Exception("nlp", time.Time{}, v1alpha1.ControlHostNetwork),
+	},
+	"exception for many": {
+		server:  restrictedServer(),
+		profile: restricted("research").Exception("nlp", time.Time{}, v1alpha1.ControlPrivileged).Users("ada", "bob", "dan", "eve", "tim"),
+	},
+	"exception that another denies": {
+		server:  restrictedServer(),
+		profile: restricted("research").Exception("nlp", time.Time{}, v1alpha1.ControlPrivileged),
+		others:  []*testkit.Profile{restricted("all").Include("*")},
+	},
+	"privileged allowed": {
+		server:  restrictedServer(),
+		profile: restricted("research").Controls(func(c *v1alpha1.Controls) { c.Privileged = v1alpha1.Allowed }),
+	},
+	"any directory allowed": {
+		server: restrictedServer(),
+		profile: restricted("research").Controls(func(c *v1alpha1.Controls) {
+			c.InstanceVolumes = &v1alpha1.InstanceVolumes{Mode: v1alpha1.InstanceVolumesAllowed}
+			c.Registries = &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"ghcr.io/example"}}
+		}),
+	},
+	"fleet environment allowed": {
+		server: restrictedServer(),
+		profile: restricted("research").Controls(func(c *v1alpha1.Controls) {
+			c.FleetEnvironment, c.SSHFleets = v1alpha1.Allowed, v1alpha1.Allowed
+		}),
+	},
+	"fleet environment allowed, no SSH fleets": {
+		server:  restrictedServer(),
+		profile: restricted("research").Controls(func(c *v1alpha1.Controls) { c.FleetEnvironment = v1alpha1.Allowed }),
+	},
+	"backends that isolate less": {
+		server: restrictedServer(),
+		profile: restricted("research").Controls(func(c *v1alpha1.Controls) {
+			c.Backends = &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"runpod", "aws", "crusoe", "kubernetes"}}
+		}),
+	},
+	"backends of which one is left": {
+		server: restrictedServer(),
+		profile: restricted("research").Controls(func(c *v1alpha1.Controls) {
+			c.Backends = &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"aws", "crusoe", "kubernetes"}}
+		}),
+		others: []*testkit.Profile{open("all").Include("*").Controls(func(c *v1alpha1.Controls) {
+			c.Backends = &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"aws", "gcp"}}
+		})},
+	},
+	"dedicated": {
+		server:  restrictedServer(),
+		profile: restricted("research").Level(v1alpha1.LevelDedicated).Fleets("a100", "h200"),
+	},
+	"dedicated without a list": {server: restrictedServer(), profile: restricted("research").Level(v1alpha1.LevelDedicated)},
+	"fleets with nothing in common": {
+		server:  restrictedServer(),
+		profile: restricted("research").Fleets("a100"),
+		others:  []*testkit.Profile{restricted("all").Include("*").Fleets("h200")},
+	},
+	"unknown level version with an override": {
+		server:  restrictedServer(),
+		profile: restricted("research").LevelVersion("v9"),
 	},
 	"unknown level": {server: restrictedServer(), profile: restricted("research").Level("Paranoid")},
 	"server disabled": {
@@ -187,11 +256,22 @@ func TestAuditDoesNotCountAsDenial(t *testing.T) {
 	}).Obj()
 	audit := restricted("research").Audit().Obj()
 	e := resolve(testkit.MakeServer("main").Obj(), all, audit)
+	const want = "tasks of more than one node get the host network, from which they reach the host's agent: deny hostNetwork or distributedTasks"
 	for _, row := range ours.Profile(audit, goodView(e), now).Effective {
-		if row.Control == v1alpha1.ControlPrivileged && row.Standing != v1alpha1.StandingBypassable {
-			t.Errorf("privileged is %s, want Bypassable: tasks of more than one node are only counted, and get the host network", row.Standing)
+		if row.Control == v1alpha1.ControlPrivileged && (row.Standing != v1alpha1.StandingBypassable || !strings.Contains(row.Message, want)) {
+			t.Errorf("privileged is %s: %s", row.Standing, row.Message)
 		}
 	}
+}
+
+// No way around a control keeps a profile from being Ready.
+func TestBypassableRowsAreReady(t *testing.T) {
+	p := restricted("research").Obj()
+	got := ours.Profile(p, goodView(resolve(restrictedServer().Obj(), p)), now)
+	if !slices.ContainsFunc(got.Effective, func(r v1alpha1.EffectiveControl) bool { return r.Standing == v1alpha1.StandingBypassable }) {
+		t.Error("no row is Bypassable, so nothing is tried")
+	}
+	mustBe(t, got.Conditions, v1alpha1.ConditionReady, "Ready=True/Ready: every policy server decides by this profile and every server pod asks them")
 }
 
 // The table never says that anything holds while a fact is missing.

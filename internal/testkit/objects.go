@@ -158,6 +158,12 @@ func (b *Profile) Exclude(patterns ...v1alpha1.ProjectPattern) *Profile {
 // Level sets spec.level.
 func (b *Profile) Level(l v1alpha1.Level) *Profile { b.o.Spec.Level = l; return b }
 
+// LevelVersion sets spec.levelVersion.
+func (b *Profile) LevelVersion(v v1alpha1.LevelVersion) *Profile {
+	b.o.Spec.LevelVersion = v
+	return b
+}
+
 // Audit sets spec.enforcement to Audit.
 func (b *Profile) Audit() *Profile {
 	b.o.Spec.Enforcement = v1alpha1.EnforcementAudit
@@ -178,6 +184,11 @@ func (b *Profile) AllowHostSSH() *Profile {
 	return b.Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Allowed })
 }
 
+// Fleets sets spec.controls.fleets.
+func (b *Profile) Fleets(names ...v1alpha1.FleetName) *Profile {
+	return b.Controls(func(c *v1alpha1.Controls) { c.Fleets = &v1alpha1.AllowedFleets{Allowed: names} })
+}
+
 // Exception adds an exception for user ada. A zero time means that it does not
 // end.
 func (b *Profile) Exception(name string, expires time.Time, controls ...v1alpha1.ControlName) *Profile {
@@ -186,6 +197,12 @@ func (b *Profile) Exception(name string, expires time.Time, controls ...v1alpha1
 		x.ExpiresAt = ptr.To(metav1.NewTime(expires))
 	}
 	b.o.Spec.Exceptions = append(b.o.Spec.Exceptions, x)
+	return b
+}
+
+// Users sets the users of the last exception.
+func (b *Profile) Users(names ...string) *Profile {
+	b.o.Spec.Exceptions[len(b.o.Spec.Exceptions)-1].Users = names
 	return b
 }
 

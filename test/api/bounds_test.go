@@ -64,7 +64,7 @@ var serverBounds = []boundCase{
 	},
 	{
 		about:    "level names",
-		accepted: fields{"spec.unmatchedProjects.level": "Dedicated"},
+		accepted: fields{"spec.unmatchedProjects.level": "Baseline"},
 		rejected: fields{"spec.unmatchedProjects.level": "Strict"},
 		message:  `spec.unmatchedProjects.level: Unsupported value: "Strict": supported values: "Open", "Baseline", "Restricted", "Dedicated"`,
 	},
@@ -315,9 +315,14 @@ var profileBounds = []boundCase{
 	},
 	{
 		about:    "an exception names controls of this release",
-		accepted: exception(map[string]any{"controls": []any{"hostSSH", "privileged", "instanceVolumes", "hostNetwork", "distributedTasks"}}),
-		rejected: exception(map[string]any{"controls": []any{"sshFleets"}}),
-		message:  `spec.exceptions[0].controls[0]: Unsupported value: "sshFleets": supported values: "hostSSH", "privileged", "instanceVolumes", "hostNetwork", "distributedTasks"`,
+		accepted: exception(map[string]any{"controls": strs(len(controlNames), func(i int) string { return controlNames[i] })}),
+		rejected: exception(map[string]any{"controls": []any{"sshfleets"}}),
+		message:  `spec.exceptions[0].controls[0]: Unsupported value: "sshfleets": supported values: "` + strings.Join(controlNames, `", "`) + `"`,
+	},
+	{
+		about:    "an exception names a control once",
+		rejected: exception(map[string]any{"controls": []any{"tags", "tags"}}),
+		message:  `spec.exceptions[0].controls[1]: Duplicate value: "tags"`,
 	},
 	{
 		about:    "an exception's name",
@@ -373,9 +378,11 @@ var _ = Describe("Bounds of the schema", func() {
 	}
 	describe(serverKind, serverBounds)
 	describe(profileKind, profileBounds)
+	describe(profileKind, valueBounds())
+	describe(profileKind, listBounds())
 
-	It("lets no control be written that is not enforced yet", func(ctx context.Context) {
-		for _, name := range []string{"sshFleets", "unknownFields", "serviceRouters"} {
+	It("lets no control be written that this release does not know", func(ctx context.Context) {
+		for _, name := range []string{"sshFleet", "UnknownFields", "gpus"} {
 			err := try(ctx, object(profileKind, fields{"spec.controls": map[string]any{name: "Denied"}}))
 			Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("strict decoding error: unknown field %q", "spec.controls."+name))))
 		}

@@ -89,6 +89,30 @@ var rules = []ruleCase{
 		}},
 	},
 	{
+		kind: serverKind, path: "spec.unmatchedProjects.level",
+		accepted: []fields{
+			{"spec.unmatchedProjects.level": "Open"},
+			{"spec.unmatchedProjects.level": "Restricted"},
+		},
+		rejected: []rejection{{
+			fields{"spec.unmatchedProjects.level": "Dedicated"},
+			invalidServer("main", `spec.unmatchedProjects.level: Invalid value: "Dedicated": level Dedicated needs a list of fleets, which only a profile has: use Restricted here and give the projects that have their own fleets a profile`),
+		}},
+	},
+	{
+		kind: profileKind, path: "spec",
+		accepted: []fields{
+			{"spec.level": "Dedicated", "spec.controls": map[string]any{"fleets": allowed("a100")}},
+			{"spec.level": "Restricted", "spec.controls": map[string]any{"fleets": allowed("a100")}},
+			{"spec.level": "Restricted"},
+		},
+		rejected: []rejection{
+			{fields{"spec.level": "Dedicated"}, invalidProfile(fleetsRule)},
+			{fields{"spec.level": "Dedicated", "spec.controls": map[string]any{}}, invalidProfile(fleetsRule)},
+			{fields{"spec.level": "Dedicated", "spec.controls": map[string]any{"backends": allowed("aws")}}, invalidProfile(fleetsRule)},
+		},
+	},
+	{
 		kind: profileKind, path: "spec.controls.instanceVolumes",
 		accepted: []fields{
 			{"spec.controls.instanceVolumes": map[string]any{"mode": "Allowed"}},
@@ -122,8 +146,12 @@ var rules = []ruleCase{
 			{"spec.hint": strings.Repeat("ü", 200)},
 		},
 		rejected: []rejection{
-			{fields{"spec.hint": "two\nlines"}, invalidProfile(`spec.hint: Invalid value: "two\nlines": hint must be one line without control characters`)},
-			{fields{"spec.hint": "\x1b[31mred"}, invalidProfile(`spec.hint: Invalid value: "\x1b[31mred": hint must be one line without control characters`)},
+			{fields{"spec.hint": "two\nlines"}, invalidProfile(`spec.hint: Invalid value: "two\nlines": ` + hintRule)},
+			{fields{"spec.hint": "\x1b[31mred"}, invalidProfile(`spec.hint: Invalid value: "\x1b[31mred": ` + hintRule)},
+			{fields{"spec.hint": "del\x7f"}, invalidProfile(`spec.hint: Invalid value: "del\x7f": ` + hintRule)},
+			{fields{"spec.hint": "next\u0085line"}, invalidProfile(`spec.hint: Invalid value: "next\u0085line": ` + hintRule)},
+			{fields{"spec.hint": "line\u2028separator"}, invalidProfile(`spec.hint: Invalid value: "line\u2028separator": ` + hintRule)},
+			{fields{"spec.hint": "paragraph\u2029separator"}, invalidProfile(`spec.hint: Invalid value: "paragraph\u2029separator": ` + hintRule)},
 		},
 	},
 }
@@ -131,6 +159,8 @@ var rules = []ruleCase{
 const (
 	nameRule     = "metadata: Invalid value: metadata.name must be at most 40 characters of a-z, 0-9 and -, begin with a letter and end with a letter or digit: the names of Services are made of it"
 	workloadRule = "spec.workload: Forbidden: workload kind and name must not change: delete this DstackServer, which gives the workload back, and create one for the other workload"
+	fleetsRule   = "spec.level: Required value: level Dedicated needs controls.fleets: list the fleets that belong to these projects alone"
+	hintRule     = "hint must be one line without control characters"
 	pathsRule    = "spec.controls.instanceVolumes.paths: Invalid value: paths must be set when mode is AllowedPaths, and only then"
 )
 
@@ -140,6 +170,11 @@ func invalidServer(name, what string) string {
 
 func invalidProfile(what string) string {
 	return `IsolationProfile.isolation.dstack.ai "main" is invalid: ` + what
+}
+
+// allowed is the value of a control that lists what is allowed.
+func allowed(entries ...string) map[string]any {
+	return map[string]any{"allowed": strs(len(entries), func(i int) string { return entries[i] })}
 }
 
 func allowedPaths(paths ...string) map[string]any {

@@ -30,7 +30,7 @@ type IsolationProfileSpecApplyConfiguration struct {
 	// exceptions let some users do what some controls deny, with a reason and, if
 	// set, until a moment.
 	Exceptions []ExceptionApplyConfiguration `json:"exceptions,omitempty"`
-	// hint is a sentence added to every refusal, such as whom to ask.
+	// hint is a sentence added to every refusal, such as whom to ask. One line.
 	Hint *string `json:"hint,omitempty"`
 }
 

@@ -1,0 +1,28 @@
+package api_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+var _ = Describe("Samples", func() {
+	It("are accepted as they stand", func(ctx context.Context) {
+		files, err := filepath.Glob(filepath.Join("..", "..", "config", "samples", "*.yaml"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(len(files)).To(BeNumerically(">=", 3))
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			Expect(err).NotTo(HaveOccurred())
+			o := &unstructured.Unstructured{}
+			Expect(yaml.UnmarshalStrict(text, &o.Object)).To(Succeed(), file)
+			o.SetNamespace(namespace)
+			Expect(try(ctx, o)).To(Succeed(), file)
+		}
+	})
+})
