@@ -42,7 +42,7 @@ var otherKinds = []otherKind{
 // ask asks a server about it, in the project research-nlp.
 func (k otherKind) ask(server string) answer {
 	GinkgoHelper()
-	all := captures(dstack.ApplyKind(k.kind))
+	all := captures(dstackRelease, dstack.ApplyKind(k.kind))
 	i := slices.IndexFunc(all, func(c capture) bool { return c.Name == k.capture })
 	Expect(i).NotTo(Equal(-1), "no captured case "+k.capture)
 	spec := all[i].Request.Spec

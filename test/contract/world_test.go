@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -74,11 +75,16 @@ type world struct {
 	policy             string
 	forPython, forREST *policyServer
 	dstack             map[string]*dstackServer
+	// projects that each dstack server has.
+	projects []string
+	// recorded says that what dstack servers ask goes through recorders.
+	recorded bool
 }
 
-func newWorld(dir, venv string) *world {
+// newWorld is a world of these dstack servers, none of which runs yet.
+func newWorld(dir, venv string, names ...string) *world {
 	secrets := []string{adminToken, policyToken}
-	w := &world{dir: dir, policy: filepath.Join(dir, "policy"), dstack: map[string]*dstackServer{}}
+	w := &world{dir: dir, policy: filepath.Join(dir, "policy"), dstack: map[string]*dstackServer{}, projects: projects}
 	w.forPython = &policyServer{
 		name: "policy-server-for-python", folder: w.policy, out: &transcript{secrets: secrets},
 		token: policyToken, tokenFile: filepath.Join(dir, "token"),
@@ -90,6 +96,9 @@ func newWorld(dir, venv string) *world {
 		{name: withREST, plugin: dstack.PluginREST, policy: w.forREST},
 		{name: withPythonOnBridge, plugin: dstack.PluginPython, policy: w.forPython, networkMode: "3"},
 	} {
+		if !slices.Contains(names, s.name) {
+			continue
+		}
 		s.dir, s.venv = filepath.Join(dir, s.name), venv
 		s.out, s.inject = &transcript{secrets: secrets}, &transcript{secrets: secrets}
 		w.dstack[s.name] = s
@@ -108,11 +117,14 @@ func (w *world) start(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range w.dstack {
+		if w.recorded {
+			s.recorder = newRecorder(s.policy.url())
+		}
 		group.Go(func() error {
 			if err := s.start(ctx); err != nil {
 				return err
 			}
-			return s.addMembers(users, projects)
+			return s.addMembers(users, w.projects)
 		})
 	}
 	return group.Wait()
@@ -127,6 +139,9 @@ func (w *world) stop() error {
 	for _, s := range w.dstack {
 		if s.process != nil {
 			s.process.kill() // it would take its time, and nothing of it is kept
+		}
+		if s.recorder != nil {
+			s.recorder.server.Close()
 		}
 	}
 	for _, p := range w.policyServers() {
