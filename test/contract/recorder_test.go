@@ -17,6 +17,8 @@ type recorder struct {
 
 	mu        sync.Mutex
 	exchanges []exchange
+	// change makes another answer of the policy server's; nil for none.
+	change func(answer []byte) []byte
 }
 
 // exchange is a question of dstack's plugin and the policy server's answer.
@@ -63,7 +65,23 @@ func (r *recorder) pass(request *http.Request) (status int, asked exchange, err 
 	}
 	defer response.Body.Close()
 	asked.answer, err = io.ReadAll(response.Body)
+	if change := r.changing(); change != nil {
+		asked.answer = change(asked.answer)
+	}
 	return response.StatusCode, asked, err
+}
+
+// answerBy changes the answers from now on; nil leaves them as they are.
+func (r *recorder) answerBy(change func(answer []byte) []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.change = change
+}
+
+func (r *recorder) changing() func([]byte) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.change
 }
 
 func (r *recorder) size() int {

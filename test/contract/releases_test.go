@@ -111,6 +111,7 @@ var _ = Describe("Release", func() {
 			})
 			for _, server := range deliveries {
 				specsOfDelivery(r, server)
+				specsOfFleets(r, server)
 			}
 			It("sends no value in a field that no captured case has", func() { r.expectKnownKeys() })
 		})

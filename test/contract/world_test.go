@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dstack-isolation/operator/config/crd"
@@ -166,6 +168,23 @@ func (w *world) serve(folder string) (*isolation.Effective, error) {
 		return nil, err
 	}
 	return resolve(os.DirFS(source))
+}
+
+// serves makes a folder of testdata the policy, and waits until both policy
+// servers decide by it.
+func (w *world) serves(ctx context.Context, folder string) {
+	GinkgoHelper()
+	want, err := w.serve(folder)
+	Expect(err).NotTo(HaveOccurred())
+	for _, p := range w.policyServers() {
+		Expect(eventually(ctx, p.process, func() error {
+			got, err := p.revision()
+			if err == nil && got != want.Revision {
+				err = fmt.Errorf("serves revision %s, want %s", got, want.Revision)
+			}
+			return err
+		})).To(Succeed())
+	}
 }
 
 // resolve reads and resolves a policy, without a policy server.
