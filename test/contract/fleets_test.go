@@ -33,36 +33,33 @@ func specsOfFleets(r *release, server string) {
 	if _, exists := isolation.ControlByName("fleets"); !exists {
 		return
 	}
-	Describe("where fleets are listed, by "+server, Ordered, func() {
+	It("fills in the fleets of a project's list, or refuses what is not on it, by "+server, func(ctx context.Context) {
 		const folder = "fleets"
-		BeforeAll(func(ctx context.Context) {
-			r.world.serves(ctx, folder)
-			DeferCleanup(func(ctx context.Context) { r.world.serves(ctx, "policy") })
-		})
+		r.world.serves(ctx, folder)
+		DeferCleanup(func(ctx context.Context) { r.world.serves(ctx, "policy") })
 
-		It("plans a run that names none on those of the list, and changes nothing else of it", func() {
-			got, asked := r.askedPlan(server, demoRun("harmless-task"))
-			expectAccepted(got)
-			Expect(plannedFleets(got)).To(MatchJSON(`[{"project":null,"name":"a100"},{"project":null,"name":"h200"}]`))
-			var sent, answered struct{ Configuration map[string]any }
-			Expect(json.Unmarshal(specOf(asked.body), &sent)).To(Succeed())
-			Expect(json.Unmarshal(specOf(asked.answer), &answered)).To(Succeed())
-			sent.Configuration["fleets"] = answered.Configuration["fleets"]
-			Expect(answered).To(Equal(sent))
-		})
-		It("leaves a run that names one of the list as it is", func() {
-			got, asked := r.askedPlan(server, `{"type":"task","commands":["x"],"fleets":["h200"]}`)
-			expectAccepted(got)
-			Expect(plannedFleets(got)).To(MatchJSON(`[{"project":null,"name":"h200"}]`))
-			Expect(string(specOf(asked.answer))).To(Equal(string(specOf(asked.body))))
-		})
-		It("refuses a run on another one, as it is decided", func() {
-			effective, err := resolve(os.DirFS("testdata/" + folder))
-			Expect(err).NotTo(HaveOccurred())
-			got, asked := r.askedPlan(server, `{"type":"task","commands":["x"],"fleets":["h200","old"]}`)
-			Expect(controlsIn(got.message())).To(Equal([]string{"fleets"}), got.String())
-			Expect(got.message()).To(HaveSuffix(decideBody(effective, dstack.KindRun, asked.body).Message))
-		})
+		By("planning a run that names none on those of the list, and changing nothing else of it")
+		got, asked := r.askedPlan(server, demoRun("harmless-task"))
+		expectAccepted(got)
+		Expect(plannedFleets(got)).To(MatchJSON(`[{"project":null,"name":"a100"},{"project":null,"name":"h200"}]`))
+		var sent, answered map[string]any
+		Expect(json.Unmarshal(specOf(asked.body), &sent)).To(Succeed())
+		Expect(json.Unmarshal(specOf(asked.answer), &answered)).To(Succeed())
+		sent["configuration"].(map[string]any)["fleets"] = answered["configuration"].(map[string]any)["fleets"]
+		Expect(answered).To(Equal(sent))
+
+		By("leaving a run that names one of the list as it is")
+		got, asked = r.askedPlan(server, `{"type":"task","commands":["x"],"fleets":["h200"]}`)
+		expectAccepted(got)
+		Expect(plannedFleets(got)).To(MatchJSON(`[{"project":null,"name":"h200"}]`))
+		Expect(string(specOf(asked.answer))).To(Equal(string(specOf(asked.body))))
+
+		By("refusing a run on another one, as it is decided")
+		effective, err := resolve(os.DirFS("testdata/" + folder))
+		Expect(err).NotTo(HaveOccurred())
+		got, asked = r.askedPlan(server, `{"type":"task","commands":["x"],"fleets":["h200","old"]}`)
+		Expect(controlsIn(got.message())).To(Equal([]string{"fleets"}), got.String())
+		Expect(got.message()).To(HaveSuffix(decideBody(effective, dstack.KindRun, asked.body).Message))
 	})
 }
 
