@@ -12,10 +12,12 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	. "github.com/onsi/gomega/gstruct"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
+	"github.com/dstack-isolation/operator/internal/policy"
 )
 
 // release is one release under test: a server with each delivery, whose
@@ -113,6 +115,7 @@ var _ = Describe("Release", func() {
 				specsOfDelivery(r, server)
 				specsOfFleets(r, server)
 			}
+			It("lets the Python plugin read what its process runs with", func() { r.expectAttested() })
 			It("sends no value in a field that no captured case has", func() { r.expectKnownKeys() })
 		})
 	}
@@ -172,6 +175,22 @@ func postAs(user account, path string, body any) answer {
 	got, err := user.post("/api/project/"+research+"/"+path, body)
 	Expect(err).NotTo(HaveOccurred())
 	return got
+}
+
+// expectAttested holds that the names of dstack that no release promises are
+// still there: without them all that depends on them counts as the weakest.
+func (r *release) expectAttested() {
+	GinkgoHelper()
+	_, asked := r.askedPlan(withPython, demoRun("harmless-task"))
+	request, err := policy.Parse(dstack.KindRun, asked.body)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(request.Process).To(HaveValue(MatchFields(IgnoreExtras, Fields{
+		"DstackVersion":    Equal(r.version),
+		"JobNetworkMode":   HaveValue(Equal(int(v1alpha1.NetworkModeHostWhenPossible))),
+		"SSHProxyEnforced": HaveValue(BeFalse()),
+		"Plugins":          HaveExactElements("dstack_isolation:IsolationPlugin"),
+		"Last":             HaveValue(BeTrue()),
+	})))
 }
 
 // expectKnownKeys tells of keys that the operator may have to know one day. One
