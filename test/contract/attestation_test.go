@@ -2,7 +2,6 @@ package contract_test
 
 import (
 	"context"
-	"fmt"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -15,22 +14,8 @@ import (
 var _ = Describe("What the dstack server process really runs with", Ordered, func() {
 	const twoNodesOnTheHost = `the network of the host is not allowed in project "research-nlp", and this task of 2 nodes would get it: set nodes to 1 (profile dstack/research, control hostNetwork).`
 
-	serves := func(ctx context.Context, folder string) {
-		GinkgoHelper()
-		want, err := servers.serve(folder)
-		Expect(err).NotTo(HaveOccurred())
-		for _, p := range servers.policyServers() {
-			Expect(eventually(ctx, p.process, func() error {
-				got, err := p.revision()
-				if err == nil && got != want.Revision {
-					err = fmt.Errorf("serves revision %s, want %s", got, want.Revision)
-				}
-				return err
-			})).To(Succeed())
-		}
-	}
-	BeforeAll(func(ctx context.Context) { serves(ctx, "host-network") })
-	AfterAll(func(ctx context.Context) { serves(ctx, "policy") })
+	BeforeAll(func(ctx context.Context) { servers.serves(ctx, "host-network") })
+	AfterAll(func(ctx context.Context) { servers.serves(ctx, "policy") })
 
 	It("is network mode 2: two nodes would get the network of the host, and are refused", func() {
 		expectRefusal(withPython, askPlan(withPython, member, research, run(demoRun("two-nodes"))), twoNodesOnTheHost, "")

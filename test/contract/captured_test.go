@@ -22,13 +22,18 @@ import (
 // internal/policy/testdata/cases.
 type capture struct {
 	Name     string
+	Dstack   string
 	Path     string
 	Request  struct{ Spec json.RawMessage }
 	DeniedBy map[v1alpha1.Level][]string `json:"denied_by"`
 }
 
-func captures(kind dstack.ApplyKind) []capture {
-	files, err := filepath.Glob("../../internal/policy/testdata/cases/" + dstackRelease + "/*.json")
+const captureDir = "../../internal/policy/testdata/cases"
+
+// captures are the cases of a kind, of a release or of the nearest one before
+// it that has cases.
+func captures(release string, kind dstack.ApplyKind) []capture {
+	files, err := filepath.Glob(filepath.Join(captureDir, nearestCaptured(release), "*.json"))
 	if err != nil {
 		panic(err) // the pattern is well-formed
 	}
@@ -49,6 +54,25 @@ func captures(kind dstack.ApplyKind) []capture {
 	return all
 }
 
+// nearestCaptured is the last release with captured cases that is not newer, or
+// the first one that has any.
+func nearestCaptured(release string) string {
+	dirs, err := filepath.Glob(filepath.Join(captureDir, "*.*.*"))
+	if err != nil || len(dirs) == 0 {
+		panic(fmt.Sprintf("no captured cases in %s: %v", captureDir, err))
+	}
+	var captured []string
+	for _, dir := range dirs {
+		captured = append(captured, filepath.Base(dir))
+	}
+	slices.SortFunc(captured, compareReleases)
+	older := slices.DeleteFunc(slices.Clone(captured), func(c string) bool { return compareReleases(c, release) > 0 })
+	if len(older) == 0 {
+		return captured[0]
+	}
+	return older[len(older)-1]
+}
+
 // projectOf is a project that a profile of just this level governs.
 var projectOf = map[v1alpha1.Level]string{v1alpha1.LevelBaseline: base, v1alpha1.LevelRestricted: research}
 
@@ -64,9 +88,9 @@ var _ = Describe("A captured run", func() {
 		Expect(err).NotTo(HaveOccurred())
 	})
 
-	It("is one of many", func() { Expect(len(captures(dstack.KindRun))).To(BeNumerically(">", 20)) })
+	It("is one of many", func() { Expect(len(captures(dstackRelease, dstack.KindRun))).To(BeNumerically(">", 20)) })
 
-	for _, c := range captures(dstack.KindRun) {
+	for _, c := range captures(dstackRelease, dstack.KindRun) {
 		It("is accepted without policy: "+c.Name, func() {
 			expectAcceptedByPolicy(askPlan(withoutPolicy, member, research, c.Request.Spec), c)
 		})
@@ -97,9 +121,16 @@ var _ = Describe("A captured run", func() {
 	}
 })
 
-// afterPolicy are the errors of dstack for what is missing on these servers. It
-// looks for volumes after it has asked its plugins.
-var afterPolicy = map[string]string{"task-named-volume-to-etc": "Volume ['models'] not found"}
+// afterPolicy are the errors of dstack for what is missing on these servers, or
+// was left out of the captured case. It looks for volumes, and at keys of hosts,
+// after it has asked its plugins.
+var afterPolicy = map[string]string{
+	"task-named-volume-to-etc": "Volume ['models'] not found",
+	"fleet-ssh":                notAKey,
+	"fleet-ssh-env-privileged": notAKey,
+}
+
+const notAKey = "Unsupported key type. The key type should be RSA, ECDSA, or Ed25519 and should not be encrypted with passphrase."
 
 func expectAcceptedByPolicy(got answer, c capture) {
 	GinkgoHelper()
@@ -144,7 +175,14 @@ func decideCaptured(effective *isolation.Effective, project string, c capture) p
 	GinkgoHelper()
 	body, err := json.Marshal(map[string]any{"user": member, "project": project, "spec": c.Request.Spec})
 	Expect(err).NotTo(HaveOccurred())
-	request, err := policy.Parse(dstack.KindRun, body)
+	return decideBody(effective, dstack.KindRun, body)
+}
+
+// decideBody decides what a plugin sent, as a policy server does beside servers
+// of network mode 2.
+func decideBody(effective *isolation.Effective, kind dstack.ApplyKind, body []byte) policy.Decision {
+	GinkgoHelper()
+	request, err := policy.Parse(kind, body)
 	Expect(err).NotTo(HaveOccurred())
 	running := policy.Running{NetworkMode: v1alpha1.NetworkModeHostWhenPossible}
 	return policy.Decide(effective, running, request, time.Now())

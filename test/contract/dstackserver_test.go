@@ -28,6 +28,9 @@ type dstackServer struct {
 	// config is the user's own config.yml; empty when there is none yet.
 	config string
 	policy *policyServer
+	// recorder passes on what it asks of the policy server; nil when it asks by
+	// itself.
+	recorder *recorder
 
 	dir, venv   string
 	out, inject *transcript
@@ -41,6 +44,14 @@ const (
 	serverEntry = "dstack/main"
 	adminToken  = "the-administrators-own-token"
 )
+
+// policyURL is what the plugin asks.
+func (s *dstackServer) policyURL() string {
+	if s.recorder != nil {
+		return s.recorder.server.URL
+	}
+	return s.policy.url()
+}
 
 func (s *dstackServer) serverDir() string { return filepath.Join(s.dir, "server") }
 
@@ -81,7 +92,7 @@ func (s *dstackServer) prepareConfig(ctx context.Context) error {
 		return nil
 	}
 	out, err := runInject(ctx, s.policy.token, "--source", s.userConfig(), "--target", filepath.Join(s.serverDir(), dstack.ConfigFile),
-		"--plugin", s.plugin, "--policy-url", s.policy.url())
+		"--plugin", s.plugin, "--policy-url", s.policyURL())
 	_, _ = s.inject.Write([]byte(out))
 	if err != nil {
 		return fmt.Errorf("init container of %s: %w: %s", s.name, err, out)
@@ -143,11 +154,11 @@ func (s *dstackServer) environment() []string {
 	case dstack.PluginPython:
 		env = append(env,
 			dstack.EnvPythonPath+"="+filepath.Join(s.dir, "plugin"),
-			dstack.EnvPolicyURL+"="+s.policy.url(),
+			dstack.EnvPolicyURL+"="+s.policyURL(),
 			dstack.EnvToken+"="+s.policy.token,
 			dstack.EnvServer+"="+serverEntry)
 	case dstack.PluginREST:
-		env = append(env, dstack.EnvPluginServiceURI+"="+s.policy.url())
+		env = append(env, dstack.EnvPluginServiceURI+"="+s.policyURL())
 	}
 	if s.networkMode != "" {
 		env = append(env, dstack.EnvJobNetworkMode+"="+s.networkMode)

@@ -11,8 +11,9 @@ import (
 	"github.com/dstack-isolation/operator/internal/dstack"
 )
 
-// otherKind is a kind that no control is about yet: it is allowed, and its
-// specification comes back as it was.
+// otherKind is something other than a run, in a project where nothing is denied:
+// it is allowed, and its specification comes back as it was. What is denied of it
+// elsewhere stands in the captured cases, which every release is tried with.
 type otherKind struct {
 	kind string
 	// capture is the case with its specification.
@@ -39,10 +40,10 @@ var otherKinds = []otherKind{
 	{kind: "gateway", capture: "gateway-new", path: "gateways/create", byAdmin: true},
 }
 
-// ask asks a server about it, in the project research-nlp.
+// ask asks a server about it, in the project open-lab.
 func (k otherKind) ask(server string) answer {
 	GinkgoHelper()
-	all := captures(dstack.ApplyKind(k.kind))
+	all := captures(dstackRelease, dstack.ApplyKind(k.kind))
 	i := slices.IndexFunc(all, func(c capture) bool { return c.Name == k.capture })
 	Expect(i).NotTo(Equal(-1), "no captured case "+k.capture)
 	spec := all[i].Request.Spec
@@ -57,7 +58,7 @@ func (k otherKind) ask(server string) answer {
 	if k.byAdmin {
 		asker = s.admin
 	}
-	got, err := asker.post("/api/project/"+research+"/"+k.path, body)
+	got, err := asker.post("/api/project/"+open+"/"+k.path, body)
 	Expect(err).NotTo(HaveOccurred())
 	return got
 }
@@ -69,7 +70,7 @@ func (k otherKind) user() string {
 	return member
 }
 
-var _ = Describe("What no control is about", func() {
+var _ = Describe("What is no run, and not denied", func() {
 	for _, server := range deliveries {
 		for _, k := range otherKinds {
 			It(fmt.Sprintf("is allowed, and goes on as without policy, by %s: %s of %s", server, k.path, k.capture), func() {
@@ -85,7 +86,7 @@ var _ = Describe("What no control is about", func() {
 				Expect(got.status).To(Equal(want.status))
 				Expect(string(got.body)).To(Equal(string(want.body)))
 				Expect(p.out.raw(before)).To(ContainSubstring(fmt.Sprintf(
-					`"msg":"Decided","logger":"policy-server","kind":%q,"user":%q,"project":"research-nlp","decision":"allowed"`, k.kind, k.user())))
+					`"msg":"Decided","logger":"policy-server","kind":%q,"user":%q,"project":"open-lab","decision":"allowed"`, k.kind, k.user())))
 			})
 		}
 	}

@@ -79,12 +79,12 @@ var moreRefusals = map[string]struct {
 	configuration, key, want string
 }{
 	"a service whose groups are spelt groups": {
-		configuration: `{"type":"service","port":80,"groups":[{"replicas":1,"commands":["x"]},{"replicas":"0..2","scaling":{"metric":"rps","target":1},"commands":["x"],"privileged":true}]}`,
+		configuration: `{"type":"service","port":80,"gateway":true,"groups":[{"replicas":1,"commands":["x"]},{"replicas":"0..2","scaling":{"metric":"rps","target":1},"commands":["x"],"privileged":true}]}`,
 		want: `privileged containers are not allowed in project "research-nlp": set privileged to false in configuration.groups[1]` +
 			` (profile dstack/research, control privileged).`,
 	},
 	"a service with docker in one group": {
-		configuration: `{"type":"service","port":80,"replicas":[{"count":1,"commands":["x"],"docker":true},{"count":1,"commands":["x"]}]}`,
+		configuration: `{"type":"service","port":80,"gateway":true,"replicas":[{"count":1,"commands":["x"],"docker":true},{"count":1,"commands":["x"]}]}`,
 		want: `privileged containers, which docker asks for, are not allowed in project "research-nlp": set docker to false in configuration.groups[0]` +
 			` (profile dstack/research, control privileged).`,
 	},
@@ -181,10 +181,10 @@ var _ = Describe("What is refused", func() {
 // encoding would change: large integers, fractions, unusual characters, and what
 // a release leaves out of the plugin's JSON.
 var harmless = map[string]string{
-	"a service with numbers and characters of all kinds": `{"type":"service","port":8000,"commands":["x"],` +
+	"a service with numbers and characters of all kinds": `{"type":"service","port":8000,"gateway":true,"commands":["x"],` +
 		`"rate_limits":[{"rps":1.5,"burst":9007199254740993}],"env":{"A":"ü\u2028\u0000😀\"\\<>&","EMPTY":""},"tags":{"a":"b"},` +
 		`"max_duration":"2h","max_price":0.1,"schedule":{"cron":"15 23 * * *"},"resources":{"gpu":"24GB..:1..8","memory":"64GB..","shm_size":"16GB"}}`,
-	"a service with two groups": `{"type":"service","port":80,"replicas":[{"count":1,"commands":["x"]},{"count":"0..3","scaling":{"metric":"rps","target":10},"commands":["y"]}]}`,
+	"a service with two groups": `{"type":"service","port":80,"gateway":true,"replicas":[{"count":1,"commands":["x"]},{"count":"0..3","scaling":{"metric":"rps","target":10},"commands":["y"]}]}`,
 	"a development environment": `{"type":"dev-environment","ide":"vscode","inactivity_duration":"2h","python":"3.12"}`,
 	"a task of one node":        `{"type":"task","nodes":1,"commands":["x"],"privileged":false,"docker":false,"ports":["8080:80"],"retry":{"on_events":["no-capacity"],"duration":"1h"}}`,
 	"a task of one group":       `{"type":"task","groups":[{"nodes":1,"commands":["x"]}]}`,

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,10 +20,43 @@ import (
 	"github.com/onsi/gomega/format"
 
 	"github.com/dstack-isolation/operator/internal/app"
+	"github.com/dstack-isolation/operator/internal/dstack"
 )
 
-// dstackRelease is the release that hack/python/venv installs, unmodified.
-const dstackRelease = "0.22.5"
+// releases are the releases of dstack under test, from oldest to newest.
+// hack/python/venv installs them, unmodified.
+var releases = readReleases()
+
+// dstackRelease is the newest one, on which all is tried.
+var dstackRelease = releases[len(releases)-1]
+
+func readReleases() []string {
+	const list = "../../hack/python/releases"
+	content, err := os.ReadFile(list)
+	if err != nil {
+		panic(err)
+	}
+	var all []string
+	for line := range strings.Lines(string(content)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			all = append(all, line)
+		}
+	}
+	if !slices.IsSortedFunc(all, compareReleases) || len(all) == 0 {
+		panic(list + ": the releases must be there, from oldest to newest")
+	}
+	return all
+}
+
+func compareReleases(a, b string) int {
+	switch {
+	case a == b:
+		return 0
+	case dstack.Older(a, b) == a:
+		return -1
+	}
+	return 1
+}
 
 // asOperator makes the test's own binary the operator's: policy server and init
 // container run as processes of their own, with the code under test, and with the
@@ -47,9 +81,9 @@ func TestContract(t *testing.T) {
 var servers *world
 
 var _ = BeforeSuite(func(ctx context.Context) {
-	venv, err := pythonEnvironment(ctx)
+	venv, err := pythonEnvironment(ctx, dstackRelease)
 	Expect(err).NotTo(HaveOccurred())
-	servers = newWorld(GinkgoT().TempDir(), venv)
+	servers = newWorld(GinkgoT().TempDir(), venv, allServers...)
 	// Registered first, so that what a failed start leaves behind is ended too.
 	DeferCleanup(func() { Expect(servers.stop()).To(Succeed()) })
 	progress("starting %d dstack servers %s and two policy servers", len(allServers), dstackRelease)
@@ -70,15 +104,15 @@ var _ = AfterEach(func() {
 
 // pythonEnvironment returns the folder of a virtual environment with dstack. The
 // first time it takes minutes, in which pip downloads.
-func pythonEnvironment(ctx context.Context) (string, error) {
-	progress("preparing Python with dstack %s; the first time this takes a minute or two", dstackRelease)
-	cmd := exec.CommandContext(ctx, "../../hack/python/venv", "dstack", dstackRelease)
+func pythonEnvironment(ctx context.Context, release string) (string, error) {
+	progress("preparing Python with dstack %s; the first time this takes a minute or two", release)
+	cmd := exec.CommandContext(ctx, "../../hack/python/venv", "dstack", release)
 	var said strings.Builder
 	cmd.Stderr = io.MultiWriter(os.Stderr, &said)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("hack/python/venv dstack %s: %w; it says:\n%s", dstackRelease, err, said.String())
+		return "", fmt.Errorf("hack/python/venv dstack %s: %w; it says:\n%s", release, err, said.String())
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return lines[len(lines)-1], nil

@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dstack-isolation/operator/config/crd"
@@ -74,11 +77,16 @@ type world struct {
 	policy             string
 	forPython, forREST *policyServer
 	dstack             map[string]*dstackServer
+	// projects that each dstack server has.
+	projects []string
+	// recorded says that what dstack servers ask goes through recorders.
+	recorded bool
 }
 
-func newWorld(dir, venv string) *world {
+// newWorld is a world of these dstack servers, none of which runs yet.
+func newWorld(dir, venv string, names ...string) *world {
 	secrets := []string{adminToken, policyToken}
-	w := &world{dir: dir, policy: filepath.Join(dir, "policy"), dstack: map[string]*dstackServer{}}
+	w := &world{dir: dir, policy: filepath.Join(dir, "policy"), dstack: map[string]*dstackServer{}, projects: projects}
 	w.forPython = &policyServer{
 		name: "policy-server-for-python", folder: w.policy, out: &transcript{secrets: secrets},
 		token: policyToken, tokenFile: filepath.Join(dir, "token"),
@@ -90,6 +98,9 @@ func newWorld(dir, venv string) *world {
 		{name: withREST, plugin: dstack.PluginREST, policy: w.forREST},
 		{name: withPythonOnBridge, plugin: dstack.PluginPython, policy: w.forPython, networkMode: "3"},
 	} {
+		if !slices.Contains(names, s.name) {
+			continue
+		}
 		s.dir, s.venv = filepath.Join(dir, s.name), venv
 		s.out, s.inject = &transcript{secrets: secrets}, &transcript{secrets: secrets}
 		w.dstack[s.name] = s
@@ -108,11 +119,14 @@ func (w *world) start(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range w.dstack {
+		if w.recorded {
+			s.recorder = newRecorder(s.policy.url())
+		}
 		group.Go(func() error {
 			if err := s.start(ctx); err != nil {
 				return err
 			}
-			return s.addMembers(users, projects)
+			return s.addMembers(users, w.projects)
 		})
 	}
 	return group.Wait()
@@ -127,6 +141,9 @@ func (w *world) stop() error {
 	for _, s := range w.dstack {
 		if s.process != nil {
 			s.process.kill() // it would take its time, and nothing of it is kept
+		}
+		if s.recorder != nil {
+			s.recorder.server.Close()
 		}
 	}
 	for _, p := range w.policyServers() {
@@ -151,6 +168,23 @@ func (w *world) serve(folder string) (*isolation.Effective, error) {
 		return nil, err
 	}
 	return resolve(os.DirFS(source))
+}
+
+// serves makes a folder of testdata the policy, and waits until both policy
+// servers decide by it.
+func (w *world) serves(ctx context.Context, folder string) {
+	GinkgoHelper()
+	want, err := w.serve(folder)
+	Expect(err).NotTo(HaveOccurred())
+	for _, p := range w.policyServers() {
+		Expect(eventually(ctx, p.process, func() error {
+			got, err := p.revision()
+			if err == nil && got != want.Revision {
+				err = fmt.Errorf("serves revision %s, want %s", got, want.Revision)
+			}
+			return err
+		})).To(Succeed())
+	}
 }
 
 // resolve reads and resolves a policy, without a policy server.
