@@ -1,70 +1,74 @@
 package policy
 
 // keyTree are the keys of one of dstack's objects, with what is below each; the
-// same tree stands for a list of such objects. Where nil stands there are texts,
-// numbers, or lists of them: an object there makes the key unknown.
-type keyTree map[string]keyTree
+// same tree stands for a list of such objects.
+type keyTree map[string]keyNode
+
+// keyNode is what is below a key. Where there is nothing there are texts,
+// numbers, or lists of them: an object there makes the key unknown. It is a
+// struct because linters follow maps of themselves without end.
+type keyNode struct{ below keyTree }
 
 // What fleets, volumes and gateways consist of in dstack 0.20.28 to 0.22.5. A
 // field that one of these releases has is known.
 var (
-	fleetSpecKeys = keyTree{"configuration": nil, "configuration_path": nil, "profile": nil, "autocreated": nil}
+	fleetSpecKeys = keyTree{"configuration": {}, "configuration_path": {}, "profile": {}, "autocreated": {}}
 
 	fleetKeys = keyTree{
-		"type": nil, "name": nil, "placement": nil, "blocks": nil, "nodes": {"min": nil, "target": nil, "max": nil},
-		"reservation": nil, "resources": resourceKeys, "backends": nil, "regions": nil, "availability_zones": nil,
-		"instance_types": nil, "spot_policy": nil, "retry": retryKeys, "max_price": nil, "idle_duration": nil,
-		"tags": nil, "backend_options": backendOptionKeys, "ssh_config": nil, "env": nil,
+		"type": {}, "name": {}, "placement": {}, "blocks": {}, "nodes": {keyTree{"min": {}, "target": {}, "max": {}}},
+		"reservation": {}, "resources": {resourceKeys}, "backends": {}, "regions": {}, "availability_zones": {},
+		"instance_types": {}, "spot_policy": {}, "retry": {retryKeys}, "max_price": {}, "idle_duration": {},
+		"tags": {}, "backend_options": {backendOptionKeys}, "ssh_config": {}, "env": {},
 	}
 
 	fleetProfileKeys = keyTree{
-		"name": nil, "default": nil, "backends": nil, "regions": nil, "availability_zones": nil, "instance_types": nil,
-		"reservation": nil, "spot_policy": nil, "retry": retryKeys, "max_duration": nil, "stop_duration": nil,
-		"max_price": nil, "creation_policy": nil, "idle_duration": nil,
-		"utilization_policy": {"min_gpu_utilization": nil, "time_window": nil}, "startup_order": nil,
-		"stop_criteria": nil, "schedule": {"cron": nil}, "fleets": fleetReferenceKeys,
-		"instances": {"name": nil, "hostname": nil, "fleet": fleetReferenceKeys, "instance": nil},
-		"tags":      nil, "backend_options": backendOptionKeys,
+		"name": {}, "default": {}, "backends": {}, "regions": {}, "availability_zones": {}, "instance_types": {},
+		"reservation": {}, "spot_policy": {}, "retry": {retryKeys}, "max_duration": {}, "stop_duration": {},
+		"max_price": {}, "creation_policy": {}, "idle_duration": {},
+		"utilization_policy": {keyTree{"min_gpu_utilization": {}, "time_window": {}}}, "startup_order": {},
+		"stop_criteria": {}, "schedule": {keyTree{"cron": {}}}, "fleets": {fleetReferenceKeys},
+		"instances": {keyTree{"name": {}, "hostname": {}, "fleet": {fleetReferenceKeys}, "instance": {}}},
+		"tags":      {}, "backend_options": {backendOptionKeys},
 	}
 
-	fleetReferenceKeys = keyTree{"project": nil, "name": nil}
-	retryKeys          = keyTree{"on_events": nil, "duration": nil}
-	backendOptionKeys  = keyTree{"type": nil, "min_reliability": nil, "min_score": nil, "offer_order": nil}
+	fleetReferenceKeys = keyTree{"project": {}, "name": {}}
+	retryKeys          = keyTree{"on_events": {}, "duration": {}}
+	backendOptionKeys  = keyTree{"type": {}, "min_reliability": {}, "min_score": {}, "offer_order": {}}
 
-	rangeKeys    = keyTree{"min": nil, "max": nil}
+	rangeKeys    = keyTree{"min": {}, "max": {}}
 	resourceKeys = keyTree{
-		"cpu": {"arch": nil, "count": rangeKeys, "min": nil, "max": nil}, "memory": rangeKeys, "shm_size": nil,
-		"gpu": {
-			"vendor": nil, "name": nil, "count": rangeKeys, "memory": rangeKeys, "total_memory": rangeKeys,
-			"compute_capability": nil,
-		},
-		"disk": {"size": rangeKeys},
+		"cpu": {keyTree{"arch": {}, "count": {rangeKeys}, "min": {}, "max": {}}}, "memory": {rangeKeys}, "shm_size": {},
+		"gpu": {keyTree{
+			"vendor": {}, "name": {}, "count": {rangeKeys}, "memory": {rangeKeys}, "total_memory": {rangeKeys},
+			"compute_capability": {},
+		}},
+		"disk": {keyTree{"size": {rangeKeys}}},
 	}
 
 	sshConfigKeys = keyTree{
-		"user": nil, "port": nil, "identity_file": nil, "ssh_key": sshKeyKeys, "proxy_jump": proxyJumpKeys,
-		"hosts": nil, "network": nil,
+		"user": {}, "port": {}, "identity_file": {}, "ssh_key": {sshKeyKeys}, "proxy_jump": {proxyJumpKeys},
+		"hosts": {}, "network": {},
 	}
 	sshHostKeys = keyTree{
-		"hostname": nil, "port": nil, "user": nil, "identity_file": nil, "proxy_jump": proxyJumpKeys,
-		"internal_ip": nil, "ssh_key": sshKeyKeys, "blocks": nil,
+		"hostname": {}, "port": {}, "user": {}, "identity_file": {}, "proxy_jump": {proxyJumpKeys},
+		"internal_ip": {}, "ssh_key": {sshKeyKeys}, "blocks": {},
 	}
-	proxyJumpKeys = keyTree{"hostname": nil, "port": nil, "user": nil, "identity_file": nil, "ssh_key": sshKeyKeys}
-	sshKeyKeys    = keyTree{"public": nil, "private": nil}
+	proxyJumpKeys = keyTree{"hostname": {}, "port": {}, "user": {}, "identity_file": {}, "ssh_key": {sshKeyKeys}}
+	sshKeyKeys    = keyTree{"public": {}, "private": {}}
 
-	volumeSpecKeys = keyTree{"configuration": nil, "configuration_path": nil}
+	volumeSpecKeys = keyTree{"configuration": {}, "configuration_path": {}}
 	// networkVolumeKeys are those of all backends together.
 	networkVolumeKeys = keyTree{
-		"type": nil, "backend": nil, "name": nil, "auto_cleanup_duration": nil, "tags": nil, "size": nil,
-		"volume_id": nil, "region": nil, "availability_zone": nil, "claim_name": nil, "storage_class_name": nil,
-		"access_modes": nil, "read_only": nil,
+		"type": {}, "backend": {}, "name": {}, "auto_cleanup_duration": {}, "tags": {}, "size": {},
+		"volume_id": {}, "region": {}, "availability_zone": {}, "claim_name": {}, "storage_class_name": {},
+		"access_modes": {}, "read_only": {},
 	}
 
-	gatewaySpecKeys = keyTree{"configuration": nil, "configuration_path": nil}
+	gatewaySpecKeys = keyTree{"configuration": {}, "configuration_path": {}}
 	gatewayKeys     = keyTree{
-		"type": nil, "name": nil, "default": nil, "backend": nil, "region": nil, "instance_type": nil,
-		"router": {"type": nil, "policy": nil}, "domain": nil, "public_ip": nil, "load_balancer": {"type": nil},
-		"certificate": {"type": nil, "arn": nil, "name": nil}, "replicas": nil, "tags": nil,
+		"type": {}, "name": {}, "default": {}, "backend": {}, "region": {}, "instance_type": {},
+		"router": {keyTree{"type": {}, "policy": {}}}, "domain": {}, "public_ip": {}, "load_balancer": {keyTree{"type": {}}},
+		"certificate": {keyTree{"type": {}, "arn": {}, "name": {}}}, "replicas": {}, "tags": {},
 	}
 )
 
@@ -76,8 +80,8 @@ var kindTrees = []keyTree{
 
 // collect adds the keys of the tree to all.
 func (t keyTree) collect(all map[string]string) {
-	for key, below := range t {
+	for key, node := range t {
 		all[key] = key
-		below.collect(all)
+		node.below.collect(all)
 	}
 }

@@ -73,8 +73,8 @@ func (r *specReader) object(at place, read func(place) error) error {
 // known passes over a value that no rule reads, and finds what is not known in
 // it or not known itself.
 func (r *specReader) known(at place, keys keyTree) error {
-	if below, ok := keys[at.key]; ok {
-		return r.tree(at, below)
+	if node, ok := keys[at.key]; ok {
+		return r.tree(at, node.below)
 	}
 	return r.unknown(at)
 }
