@@ -31,8 +31,8 @@ func objectOf(kind, more, rest string) string {
 	return `{"configuration":{"type":"` + kind + `"` + more + `},"configuration_path":null` + rest + `}`
 }
 
-// withFleetProfile is a fleet whose profile has more in it.
-func withFleetProfile(more, configuration string) string {
+// fleetWithProfile is a fleet whose profile has more in it.
+func fleetWithProfile(more, configuration string) string {
 	return strings.Replace(fleet(configuration), `"name":"default"`, `"name":"default",`+more, 1)
 }
 
@@ -96,20 +96,20 @@ func TestKindsDenied(t *testing.T) {
 
 		"other backend":         {dstack.KindFleet, fleet(`"backends":["aws","kubernetes","AWS"]`), []string{"backends configuration.backends[1]", "backends configuration.backends[2]"}},
 		"any backend":           {dstack.KindFleet, fleet(""), []string{"backends configuration.backends"}},
-		"null for backends":     {dstack.KindFleet, withFleetProfile(`"backends":null`, `"backends":null`), []string{"backends configuration.backends"}},
-		"no backend":            {dstack.KindFleet, withFleetProfile(aws, `"backends":[]`), []string{"backends configuration.backends"}},
-		"profile's backend":     {dstack.KindFleet, withFleetProfile(`"backends":["gcp"]`, `"backends":null`), []string{}},
-		"profile's other":       {dstack.KindFleet, withFleetProfile(`"backends":["lambda"]`, ""), []string{"backends profile.backends[0]"}},
-		"profile's no matter":   {dstack.KindFleet, withFleetProfile(`"backends":["lambda"]`, aws), []string{}},
-		"profile cannot loosen": {dstack.KindFleet, withFleetProfile(aws, `"backends":["lambda"]`), []string{"backends configuration.backends[0]"}},
+		"null for backends":     {dstack.KindFleet, fleetWithProfile(`"backends":null`, `"backends":null`), []string{"backends configuration.backends"}},
+		"no backend":            {dstack.KindFleet, fleetWithProfile(aws, `"backends":[]`), []string{"backends configuration.backends"}},
+		"profile's backend":     {dstack.KindFleet, fleetWithProfile(`"backends":["gcp"]`, `"backends":null`), []string{}},
+		"profile's other":       {dstack.KindFleet, fleetWithProfile(`"backends":["lambda"]`, ""), []string{"backends profile.backends[0]"}},
+		"profile's no matter":   {dstack.KindFleet, fleetWithProfile(`"backends":["lambda"]`, aws), []string{}},
+		"profile cannot loosen": {dstack.KindFleet, fleetWithProfile(aws, `"backends":["lambda"]`), []string{"backends configuration.backends[0]"}},
 
 		"tags":              {dstack.KindFleet, fleet(aws + `,"tags":{"privileged":"true"}`), []string{"tags configuration.tags"}},
-		"tags of a profile": {dstack.KindFleet, withFleetProfile(`"tags":{"a":"b"}`, aws), []string{"tags profile.tags"}},
-		"no tags":           {dstack.KindFleet, withFleetProfile(`"tags":{ }`, aws+`,"tags":{}`), []string{}},
+		"tags of a profile": {dstack.KindFleet, fleetWithProfile(`"tags":{"a":"b"}`, aws), []string{"tags profile.tags"}},
+		"no tags":           {dstack.KindFleet, fleetWithProfile(`"tags":{ }`, aws+`,"tags":{}`), []string{}},
 
 		"unknown field":           {dstack.KindFleet, fleet(aws + `,"later":true`), []string{`unknownFields configuration."later"`}},
 		"unknown in spec":         {dstack.KindFleet, `{"later":1,` + fleet(aws)[1:], []string{`unknownFields "later"`}},
-		"unknown in the profile":  {dstack.KindFleet, withFleetProfile(`"later":{"a":1}`, aws), []string{`unknownFields profile."later"`}},
+		"unknown in the profile":  {dstack.KindFleet, fleetWithProfile(`"later":{"a":1}`, aws), []string{`unknownFields profile."later"`}},
 		"unknown in nodes":        {dstack.KindFleet, fleet(aws + `,"nodes":{"min":1,"later":1}`), []string{`unknownFields configuration.nodes."later"`}},
 		"unknown in resources":    {dstack.KindFleet, fleet(aws + `,"resources":{"gpu":{"count":{"min":1,"later":1}}}`), []string{`unknownFields configuration.resources.gpu.count."later"`}},
 		"unknown in the options":  {dstack.KindFleet, fleet(aws + `,"backend_options":[{"type":"vastai"},{"type":"x","later":"y"}]`), []string{`unknownFields configuration.backend_options[1]."later"`}},
@@ -125,7 +125,7 @@ func TestKindsDenied(t *testing.T) {
 		"privileged in a host":    {dstack.KindFleet, fleet(sshConfig(`,{"hostname":"a","docker":"yes"}`)), []string{"privileged configuration.ssh_config.hosts[1].docker", "sshFleets configuration.ssh_config", "unknownFields configuration.ssh_config.hosts[1].docker"}},
 		"privileged, hidden":      {dstack.KindFleet, fleet(aws + `,"placement":[{"x":{"privilege\u0064":true}}]`), []string{"privileged configuration.placement.privileged", "unknownFields configuration.placement"}},
 		"privileged, unknown":     {dstack.KindFleet, fleet(aws + `,"later":[{"privileged":true}]`), []string{`privileged configuration."later".privileged`, `unknownFields configuration."later"`}},
-		"privileged in a profile": {dstack.KindFleet, withFleetProfile(`"schedule":{"cron":[],"privileged":{}}`, aws), []string{"privileged profile.schedule.privileged"}},
+		"privileged in a profile": {dstack.KindFleet, fleetWithProfile(`"schedule":{"cron":[],"privileged":{}}`, aws), []string{"privileged profile.schedule.privileged"}},
 
 		"new volume":            {dstack.KindVolume, volume(`"backend":"aws","size":100.0,"volume_id":null,"claim_name":null`), []string{}},
 		"existing disk":         {dstack.KindVolume, volume(`"backend":"gcp","volume_id":"vol-1"`), []string{"existingVolumes configuration.volume_id"}},
@@ -187,7 +187,7 @@ func TestKindsNotUnderstood(t *testing.T) {
 		"hosts an object":    {dstack.KindFleet, fleet(`"ssh_config":{"hosts":{}}`), "configuration.ssh_config.hosts", "is an object; write a list"},
 		"host a number":      {dstack.KindFleet, fleet(sshConfig(`,1`)), "configuration.ssh_config.hosts[1]", "is a number; write a hostname or an object with one"},
 		"backends a text":    {dstack.KindFleet, fleet(`"backends":"aws"`), "configuration.backends", "is a string; write a list"},
-		"backend a number":   {dstack.KindFleet, withFleetProfile(`"backends":[1]`, ""), "profile.backends[0]", "is a number; write the name of a backend"},
+		"backend a number":   {dstack.KindFleet, fleetWithProfile(`"backends":[1]`, ""), "profile.backends[0]", "is a number; write the name of a backend"},
 		"tags a list":        {dstack.KindFleet, fleet(`"tags":["a"]`), "configuration.tags", "is a list; write an object"},
 		"profile a list":     {dstack.KindFleet, `{"configuration":{"type":"fleet"},"profile":[]}`, "profile", "is a list; write an object"},
 		"too many hosts":     {dstack.KindFleet, fleet(sshConfig(strings.Repeat(`,"a"`, 4096))), "configuration.ssh_config.hosts", "has more than 4096 entries"},
