@@ -17,6 +17,10 @@ import (
 func BenchmarkDecide(b *testing.B) {
 	one := effective(profile("research", v1alpha1.LevelRestricted))
 	many := effective(manyProfiles(1000)...)
+	lists := effective(only(v1alpha1.Controls{
+		Fleets:     &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a100", "h200"}},
+		Registries: &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"docker.io/dstackai"}},
+	}))
 	plain := captured(b, "0.22.5", "task-plain")
 	service := captured(b, "0.22.5", "service-groups-clean")
 	for _, bc := range []struct {
@@ -29,6 +33,7 @@ func BenchmarkDecide(b *testing.B) {
 		{"service", one, service.kind(b), compact(b, service.Request)},
 		{"service with spaces", one, service.kind(b), service.Request},
 		{"task refused", one, plain.kind(b), compact(b, captured(b, "0.22.5", "task-combined").Request)},
+		{"task filled in", lists, plain.kind(b), compact(b, plain.Request)},
 		{"task under 1000 profiles", many, plain.kind(b), compact(b, plain.Request)},
 	} {
 		b.Run(fmt.Sprintf("%s, %d bytes", bc.name, len(bc.body)), func(b *testing.B) {
