@@ -67,6 +67,7 @@ type Profile struct {
 
 	selector   selector
 	exceptions []exception
+	rules      []Rule
 }
 
 // Problem is one thing that is wrong with a profile.
@@ -144,6 +145,9 @@ func resolveProfile(obj *v1alpha1.IsolationProfile) *Profile {
 	}
 	for i := range obj.Spec.Exceptions {
 		p.addException(i, &obj.Spec.Exceptions[i])
+	}
+	for i := range obj.Spec.Rules {
+		p.addRule(i, &obj.Spec.Rules[i])
 	}
 	return p
 }

@@ -36,6 +36,9 @@ func (p *Profile) digest(h hash.Hash) {
 		write(h, "exception", x.name, x.expiresAt.UTC().Format(time.RFC3339), fmt.Sprint(x.controls))
 		write(h, append([]string{"users"}, x.users...)...)
 	}
+	for i := range p.rules {
+		write(h, p.rules[i].digested...)
+	}
 }
 
 func write(h hash.Hash, parts ...string) {

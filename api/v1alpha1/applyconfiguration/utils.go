@@ -16,6 +16,12 @@ import (
 func ForKind(kind schema.GroupVersionKind) interface{} {
 	switch kind {
 	// Group=isolation.dstack.ai, Version=v1alpha1
+	case v1alpha1.SchemeGroupVersion.WithKind("AllowedBackends"):
+		return &apiv1alpha1.AllowedBackendsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("AllowedFleets"):
+		return &apiv1alpha1.AllowedFleetsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("AllowedRegistries"):
+		return &apiv1alpha1.AllowedRegistriesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Controls"):
 		return &apiv1alpha1.ControlsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DstackServer"):
@@ -48,6 +54,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ProjectSelectorApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResourceRequirements"):
 		return &apiv1alpha1.ResourceRequirementsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Rule"):
+		return &apiv1alpha1.RuleApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RunningSettings"):
 		return &apiv1alpha1.RunningSettingsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretKeyReference"):

@@ -23,20 +23,64 @@ func Parser() *typed.Parser {
 var parserOnce sync.Once
 var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
+- name: com.github.dstack-isolation.operator.api.v1alpha1.AllowedBackends
+  map:
+    fields:
+    - name: allowed
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.BackendName
+          elementRelationship: associative
 - name: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+  scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.AllowedFleets
+  map:
+    fields:
+    - name: allowed
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.FleetName
+          elementRelationship: associative
+- name: com.github.dstack-isolation.operator.api.v1alpha1.AllowedRegistries
+  map:
+    fields:
+    - name: allowed
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.RegistryName
+          elementRelationship: associative
+- name: com.github.dstack-isolation.operator.api.v1alpha1.BackendName
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ControlName
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Controls
   map:
     fields:
+    - name: backends
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedBackends
     - name: distributedTasks
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: existingVolumes
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: fleetEnvironment
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: fleets
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedFleets
     - name: hostNetwork
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.HostNetwork
     - name: hostSSH
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: importedFleets
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
     - name: instanceVolumes
@@ -45,6 +89,33 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: privileged
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: registries
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedRegistries
+    - name: serverAccess
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: serviceRouters
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: services
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: servicesWithoutGateway
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: sharedInstances
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: sshFleets
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: tags
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: unknownFields
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.UnknownFields
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Delivery
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.DstackServer
@@ -198,6 +269,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+- name: com.github.dstack-isolation.operator.api.v1alpha1.FleetName
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.HostNetwork
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.InjectedItem
@@ -293,6 +366,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: projects
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.ProjectSelector
+    - name: rules
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.Rule
+          elementRelationship: associative
+          keys:
+          - name
     - name: serverRef
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.LocalObjectReference
@@ -394,6 +475,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.dstack-isolation.operator.api.v1alpha1.ProjectPattern
           elementRelationship: associative
+- name: com.github.dstack-isolation.operator.api.v1alpha1.RegistryName
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ResourceRequirements
   map:
     fields:
@@ -407,6 +490,26 @@ var schemaYAML = typed.YAMLObject(`types:
         map:
           elementType:
             namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
+- name: com.github.dstack-isolation.operator.api.v1alpha1.Rule
+  map:
+    fields:
+    - name: expression
+      type:
+        scalar: string
+    - name: hint
+      type:
+        scalar: string
+    - name: kind
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.RuleKind
+    - name: message
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.RuleKind
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.RunningSettings
   map:
     fields:
@@ -467,6 +570,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Standing
+  scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.UnknownFields
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.UnmatchedProjects
   map:

@@ -28,6 +28,55 @@ type ControlsApplyConfiguration struct {
 	HostNetwork *apiv1alpha1.HostNetwork `json:"hostNetwork,omitempty"`
 	// distributedTasks says whether tasks of more than one node may run.
 	DistributedTasks *apiv1alpha1.AllowedDenied `json:"distributedTasks,omitempty"`
+	// serviceRouters says whether a group of a service may be a router for the
+	// others. Routers need traffic between replicas, which does not get through
+	// on bridge networks, that is, with network mode 1 or 3.
+	ServiceRouters *apiv1alpha1.AllowedDenied `json:"serviceRouters,omitempty"`
+	// fleetEnvironment says whether an SSH fleet may set environment variables.
+	// They reach the host's agent and every job on its hosts. Denied lets only
+	// HTTP_PROXY, HTTPS_PROXY and NO_PROXY pass, in upper or lower case, with
+	// values without quotes, backslashes and line breaks.
+	FleetEnvironment *apiv1alpha1.AllowedDenied `json:"fleetEnvironment,omitempty"`
+	// sshFleets says whether hosts may be added by SSH. Who adds a host has root
+	// on it and sees the jobs of all who run there.
+	SSHFleets *apiv1alpha1.AllowedDenied `json:"sshFleets,omitempty"`
+	// sharedInstances says whether a fleet may split its instances into blocks,
+	// so that several jobs share one host. Denied wants blocks to be 1.
+	SharedInstances *apiv1alpha1.AllowedDenied `json:"sharedInstances,omitempty"`
+	// importedFleets says whether a run may name fleets and instances of other
+	// projects. A run that names no fleet may still be placed on an imported one:
+	// set fleets too to prevent that.
+	ImportedFleets *apiv1alpha1.AllowedDenied `json:"importedFleets,omitempty"`
+	// existingVolumes says whether a volume may be registered for a disk or a
+	// claim that exists already ("volume_id", "claim_name"), which may be
+	// another tenant's.
+	ExistingVolumes *apiv1alpha1.AllowedDenied `json:"existingVolumes,omitempty"`
+	// serverAccess says whether a run may get a tunnel to the dstack server
+	// ("dstack: true").
+	ServerAccess *apiv1alpha1.AllowedDenied `json:"serverAccess,omitempty"`
+	// servicesWithoutGateway says whether a service may be served by the dstack
+	// server itself, on the same origin as its web interface. Denied wants a
+	// service to name a gateway.
+	ServicesWithoutGateway *apiv1alpha1.AllowedDenied `json:"servicesWithoutGateway,omitempty"`
+	// services says whether services may run at all. A service receives the
+	// dstack tokens of those who call it, also with "auth: true".
+	Services *apiv1alpha1.AllowedDenied `json:"services,omitempty"`
+	// tags says whether tags may be set. On the Kubernetes backend they become
+	// labels of pods, which Services and NetworkPolicies may select.
+	Tags *apiv1alpha1.AllowedDenied `json:"tags,omitempty"`
+	// fleets lists the only fleets that runs may use. Left out, any may be used,
+	// except in level Dedicated, which needs the list.
+	Fleets *AllowedFleetsApplyConfiguration `json:"fleets,omitempty"`
+	// backends lists the only backends that may be used. Left out, any may be
+	// used.
+	Backends *AllowedBackendsApplyConfiguration `json:"backends,omitempty"`
+	// registries lists the only places that images may come from. Left out, any
+	// may be used.
+	Registries *AllowedRegistriesApplyConfiguration `json:"registries,omitempty"`
+	// unknownFields is Allowed or DeniedIfSet. DeniedIfSet refuses what carries a
+	// value in a field that this release does not know; null, false, 0 and what
+	// is empty pass, because a newer dstack sends its new fields that way.
+	UnknownFields *apiv1alpha1.UnknownFields `json:"unknownFields,omitempty"`
 }
 
 // ControlsApplyConfiguration constructs a declarative configuration of the Controls type for use with
@@ -73,5 +122,117 @@ func (b *ControlsApplyConfiguration) WithHostNetwork(value apiv1alpha1.HostNetwo
 // If called multiple times, the DistributedTasks field is set to the value of the last call.
 func (b *ControlsApplyConfiguration) WithDistributedTasks(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
 	b.DistributedTasks = &value
+	return b
+}
+
+// WithServiceRouters sets the ServiceRouters field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ServiceRouters field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithServiceRouters(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.ServiceRouters = &value
+	return b
+}
+
+// WithFleetEnvironment sets the FleetEnvironment field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the FleetEnvironment field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithFleetEnvironment(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.FleetEnvironment = &value
+	return b
+}
+
+// WithSSHFleets sets the SSHFleets field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SSHFleets field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithSSHFleets(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.SSHFleets = &value
+	return b
+}
+
+// WithSharedInstances sets the SharedInstances field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SharedInstances field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithSharedInstances(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.SharedInstances = &value
+	return b
+}
+
+// WithImportedFleets sets the ImportedFleets field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ImportedFleets field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithImportedFleets(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.ImportedFleets = &value
+	return b
+}
+
+// WithExistingVolumes sets the ExistingVolumes field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ExistingVolumes field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithExistingVolumes(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.ExistingVolumes = &value
+	return b
+}
+
+// WithServerAccess sets the ServerAccess field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ServerAccess field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithServerAccess(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.ServerAccess = &value
+	return b
+}
+
+// WithServicesWithoutGateway sets the ServicesWithoutGateway field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ServicesWithoutGateway field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithServicesWithoutGateway(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.ServicesWithoutGateway = &value
+	return b
+}
+
+// WithServices sets the Services field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Services field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithServices(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.Services = &value
+	return b
+}
+
+// WithTags sets the Tags field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Tags field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithTags(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.Tags = &value
+	return b
+}
+
+// WithFleets sets the Fleets field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Fleets field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithFleets(value *AllowedFleetsApplyConfiguration) *ControlsApplyConfiguration {
+	b.Fleets = value
+	return b
+}
+
+// WithBackends sets the Backends field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Backends field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithBackends(value *AllowedBackendsApplyConfiguration) *ControlsApplyConfiguration {
+	b.Backends = value
+	return b
+}
+
+// WithRegistries sets the Registries field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Registries field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithRegistries(value *AllowedRegistriesApplyConfiguration) *ControlsApplyConfiguration {
+	b.Registries = value
+	return b
+}
+
+// WithUnknownFields sets the UnknownFields field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the UnknownFields field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithUnknownFields(value apiv1alpha1.UnknownFields) *ControlsApplyConfiguration {
+	b.UnknownFields = &value
 	return b
 }

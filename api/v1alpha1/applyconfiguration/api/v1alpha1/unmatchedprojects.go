@@ -11,7 +11,8 @@ import (
 //
 // UnmatchedProjects is the policy for projects that no profile names.
 type UnmatchedProjectsApplyConfiguration struct {
-	// level is the preset for projects that no profile names.
+	// level is the preset for projects that no profile names: Open, Baseline or
+	// Restricted. Dedicated needs a list of fleets, which only a profile has.
 	Level *apiv1alpha1.Level `json:"level,omitempty"`
 	// levelVersion pins what the level means. Default: v1.
 	LevelVersion *apiv1alpha1.LevelVersion `json:"levelVersion,omitempty"`
