@@ -118,6 +118,7 @@ func TestCompileErrors(t *testing.T) {
 		`timestamp('2026-01-01T10:00:00Z').getHours('Asia/Tokyo') == 19`: "line 1, column 43: getHours is not offered in rules for a time zone, " +
 			"because the zones of two machines can differ: count in UTC",
 		`[2, 1].sort() == [1, 2]`:         "line 1, column 12: undeclared reference to 'sort'",
+		strings.Repeat("(", 300):          "expression recursion limit exceeded: 250",
 		strings.Repeat("a", 4097):         "is longer than 4096 bytes",
 		`user.matches('(')`:               "line 1, column 14: invalid matches argument",
 		`authorizer.path('/').allowed()`:  "line 1, column 1: undeclared reference to 'authorizer'; line 1, column 29: found no matching overload for 'allowed' applied to 'kubernetes.authorization.PathCheck.()'",

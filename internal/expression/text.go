@@ -27,13 +27,15 @@ var (
 	errOther           = errors.New("CEL reports an error that may quote the object, so it is not shown: try the expression on a specification")
 )
 
-// describeIssues tells what is wrong with an expression, one line for each of
-// the first errors.
+// describeIssues tells the first errors of an expression in one line.
 func describeIssues(all []*cel.Error) string {
 	var told []string
 	for _, issue := range all[:min(len(all), maxIssues)] {
-		message := strings.TrimSuffix(issue.Message, " (in container '')")
-		told = append(told, fmt.Sprintf("line %d, column %d: %s", issue.Location.Line(), issue.Location.Column()+1, oneLine(message)))
+		message := oneLine(strings.TrimSuffix(issue.Message, " (in container '')"))
+		if line := issue.Location.Line(); line > 0 {
+			message = fmt.Sprintf("line %d, column %d: %s", line, issue.Location.Column()+1, message)
+		}
+		told = append(told, message)
 	}
 	if more := len(all) - len(told); more > 0 {
 		told = append(told, fmt.Sprintf("and %d more", more))

@@ -111,8 +111,8 @@ func (d *decider) wrongByRule(rule *isolation.Rule, object *expression.Request, 
 	}
 	switch {
 	case err != nil:
-		return fmt.Sprintf("rule %s cannot be evaluated for this %s, which is so not allowed in project %s: %v",
-			rule.Name, d.subject.kind, d.subject.project, err)
+		return fmt.Sprintf("this %s is not allowed in project %s, because rule %s cannot be evaluated for it: %v",
+			d.subject.kind, d.subject.project, rule.Name, err)
 	case !holds:
 		return rule.Message
 	}
