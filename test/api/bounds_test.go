@@ -373,6 +373,7 @@ var _ = Describe("Bounds of the schema", func() {
 	}
 	describe(serverKind, serverBounds)
 	describe(profileKind, profileBounds)
+	describe(profileKind, profileRuleBounds)
 
 	It("lets no control be written that is not enforced yet", func(ctx context.Context) {
 		for _, name := range []string{"sshFleets", "unknownFields", "serviceRouters"} {
