@@ -44,8 +44,10 @@ var ruleKinds = map[v1alpha1.RuleKind]dstack.ApplyKind{
 // forgotten.
 func (p *Profile) addRule(i int, obj *v1alpha1.Rule) {
 	field := fmt.Sprintf("spec.rules[%d]", i)
-	rule := Rule{Name: obj.Name, Message: ruleMessage(obj), kind: ruleKinds[obj.Kind],
-		digested: []string{"rule", expression.Environment, obj.Name, string(obj.Kind), obj.Expression, obj.Message, obj.Hint}}
+	rule := Rule{
+		Name: obj.Name, Message: ruleMessage(obj), kind: ruleKinds[obj.Kind],
+		digested: []string{"rule", expression.Environment, obj.Name, string(obj.Kind), obj.Expression, obj.Message, obj.Hint},
+	}
 	program := expression.Compile(obj.Expression)
 	switch {
 	case rule.kind == "":
