@@ -78,8 +78,8 @@ const (
 	// ReasonInvalidException of a profile: an exception cannot work. The rest of
 	// the profile is in force.
 	ReasonInvalidException = "InvalidException"
-	// ReasonInvalidSpec: a field has a value that this release does not know. What
-	// it is about is treated as denied.
+	// ReasonInvalidSpec: a field has a value that this release does not know, or a
+	// rule does not compile. What it is about is treated as denied.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonWorkloadNotFound of a server: the workload does not exist. Create it,
 	// or mend spec.workload by making a new DstackServer.

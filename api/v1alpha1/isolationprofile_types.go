@@ -348,6 +348,61 @@ type Exception struct {
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 }
 
+// RuleKind is a kind of object that dstack asks about.
+//
+// +kubebuilder:validation:Enum=Run;Fleet;Volume;Gateway
+type RuleKind string
+
+// The kinds of object that a rule can be about.
+const (
+	RuleKindRun     RuleKind = "Run"
+	RuleKindFleet   RuleKind = "Fleet"
+	RuleKindVolume  RuleKind = "Volume"
+	RuleKindGateway RuleKind = "Gateway"
+)
+
+// Rule refuses what no control is about, by an expression.
+type Rule struct {
+	// name of the rule, unique in the profile. It appears in refusals.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+
+	// kind of object that the rule is about: Run, Fleet, Volume or Gateway.
+	//
+	// +required
+	Kind RuleKind `json:"kind"`
+
+	// expression in CEL, as in Kubernetes, that is true for what the rule allows.
+	// Its variables are object (the specification as dstack sends it), user and
+	// project. What it does not allow, or what it cannot be evaluated for, is
+	// refused. An expression that does not compile refuses every object of its
+	// kind, and the profile is not accepted.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Expression string `json:"expression"`
+
+	// message of the refusal: one line that says what is not allowed.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=500
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:cntrl:]]')",message="message must be one line without control characters",reason=FieldValueInvalid
+	Message string `json:"message"`
+
+	// hint says what to write instead, in one line after the message.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=200
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[[:cntrl:]]')",message="hint must be one line without control characters",reason=FieldValueInvalid
+	Hint string `json:"hint,omitempty"`
+}
+
 // IsolationProfileSpec says how strictly some projects are kept apart.
 //
 // +kubebuilder:validation:XValidation:rule="self.serverRef == oldSelf.serverRef",message="serverRef must not change: create a new profile for the other server, then delete this one",reason=FieldValueForbidden,fieldPath=".serverRef"
@@ -397,6 +452,15 @@ type IsolationProfileSpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
 	Exceptions []Exception `json:"exceptions,omitempty"`
+
+	// rules refuse what no control is about. They hold beside the controls and
+	// allow nothing that a control denies; exceptions do not lift them.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Rules []Rule `json:"rules,omitempty"`
 
 	// hint is a sentence added to every refusal, such as whom to ask. One line.
 	//

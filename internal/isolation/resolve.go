@@ -70,6 +70,7 @@ type Profile struct {
 
 	selector   selector
 	exceptions []exception
+	rules      []Rule
 }
 
 // Problem is one thing that is wrong with a profile.
@@ -152,6 +153,9 @@ func resolveProfile(obj *v1alpha1.IsolationProfile) *Profile {
 	}
 	for i := range obj.Spec.Exceptions {
 		p.addException(i, &obj.Spec.Exceptions[i])
+	}
+	for i := range obj.Spec.Rules {
+		p.addRule(i, &obj.Spec.Rules[i])
 	}
 	if !understood {
 		// Overrides and exceptions are made for a level whose meaning is not known.

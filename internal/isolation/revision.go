@@ -40,6 +40,9 @@ func (p *Profile) digest(text []byte) []byte {
 		text = write(text, "exception", x.name, x.expiresAt.UTC().Format(time.RFC3339), fmt.Sprint(x.controls))
 		text = writeList(text, "users", x.users)
 	}
+	for i := range p.rules {
+		text = write(text, p.rules[i].digested...)
+	}
 	return text
 }
 

@@ -14,7 +14,7 @@ import (
 func TestRevisionDiffers(t *testing.T) {
 	base := func() (*v1alpha1.DstackServer, v1alpha1.IsolationProfile) {
 		return newServer("Restricted"), newProfile("p", "Open", allowPaths("/a", "/b"), include("x", "y"), exclude("z"),
-			except("e", "ada", noon, "privileged"), func(s *spec) { s.Hint = "Ask." })
+			except("e", "ada", noon, "privileged"), func(s *spec) { s.Hint = "Ask." }, ruled("r", "true"), ruled("s", "user == 'a'"))
 	}
 	type change = func(*v1alpha1.DstackServer, *v1alpha1.IsolationProfile)
 	ofSpec := func(f func(*spec)) change {
@@ -54,6 +54,15 @@ func TestRevisionDiffers(t *testing.T) {
 		"lifts":          ofSpec(func(s *spec) { s.Exceptions[0].Controls = []v1alpha1.ControlName{"distributedTasks"} }),
 		"end":            ofSpec(func(s *spec) { s.Exceptions[0].ExpiresAt.Time = noon.Add(time.Second) }),
 		"no end":         ofSpec(func(s *spec) { s.Exceptions[0].ExpiresAt = nil }),
+		"rule":           ofSpec(func(s *spec) { s.Rules = s.Rules[:1] }),
+		"no rules":       ofSpec(func(s *spec) { s.Rules = nil }),
+		"rule name":      ofSpec(func(s *spec) { s.Rules[0].Name = "q" }),
+		"rule kind":      ofSpec(func(s *spec) { s.Rules[0].Kind = v1alpha1.RuleKindFleet }),
+		"expression":     ofSpec(func(s *spec) { s.Rules[0].Expression = "false" }),
+		"broken":         ofSpec(func(s *spec) { s.Rules[0].Expression = "fals" }),
+		"broken too":     ofSpec(func(s *spec) { s.Rules[0].Expression = "fal" }),
+		"message":        ofSpec(func(s *spec) { s.Rules[0].Message = "never" }),
+		"rule hint":      ofSpec(func(s *spec) { s.Rules[0].Hint = "never" }),
 	}
 	seen := make(map[string]string)
 	for name, change := range changes {

@@ -21,6 +21,13 @@ func BenchmarkDecide(b *testing.B) {
 		Fleets:     &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a100", "h200"}},
 		Registries: &v1alpha1.AllowedRegistries{Allowed: []v1alpha1.RegistryName{"docker.io/dstackai"}},
 	}))
+	ruledOnce := effective(profile("research", v1alpha1.LevelRestricted,
+		ruled("max-duration", `!has(object.configuration.max_duration) || object.configuration.max_duration == null`, "no")))
+	otherKind := effective(profile("research", v1alpha1.LevelRestricted, ruled("fleet", `true`, "no"), ofKind(v1alpha1.RuleKindFleet)))
+	manyRules := profile("research", v1alpha1.LevelRestricted)
+	for i := range 32 {
+		ruled(fmt.Sprintf("r%d", i), fmt.Sprintf(`object.configuration.env.all(k, k != 'K%d')`, i), "no")(&manyRules.Spec)
+	}
 	plain := captured(b, "0.22.5", "task-plain")
 	service := captured(b, "0.22.5", "service-groups-clean")
 	for _, bc := range []struct {
@@ -34,6 +41,10 @@ func BenchmarkDecide(b *testing.B) {
 		{"service with spaces", one, service.kind(b), service.Request},
 		{"task refused", one, plain.kind(b), compact(b, captured(b, "0.22.5", "task-combined").Request)},
 		{"task filled in", lists, plain.kind(b), compact(b, plain.Request)},
+		{"task with one rule", ruledOnce, plain.kind(b), compact(b, plain.Request)},
+		{"task with a rule of another kind", otherKind, plain.kind(b), compact(b, plain.Request)},
+		{"task with 32 rules", effective(manyRules), plain.kind(b), compact(b, plain.Request)},
+		{"service with one rule", ruledOnce, service.kind(b), compact(b, service.Request)},
 		{"task under 1000 profiles", many, plain.kind(b), compact(b, plain.Request)},
 	} {
 		b.Run(fmt.Sprintf("%s, %d bytes", bc.name, len(bc.body)), func(b *testing.B) {

@@ -110,7 +110,8 @@ func Decide(eff *isolation.Effective, running Running, req *Request, now time.Ti
 	d.subject.networkMode = networkMode(running, req.Process)
 
 	enforced := d.project.Enforced(req.User, now)
-	reasons := append(d.notUnderstood(kind, problems), d.judge(&enforced)...)
+	refused, audited := d.judgeRules(req)
+	reasons := slices.Concat(d.notUnderstood(kind, problems), d.judge(&enforced), refused)
 	decision := Decision{
 		Allowed:  len(reasons) == 0,
 		Reasons:  plain(reasons),
@@ -122,7 +123,7 @@ func Decide(eff *isolation.Effective, running Running, req *Request, now time.Ti
 	}
 	if d.project.HasAudit() {
 		counted := d.project.Counted(req.User, now)
-		decision.Audited = plain(without(d.judge(&counted), reasons))
+		decision.Audited = plain(append(without(d.judge(&counted), reasons), audited...))
 	}
 	if !decision.Allowed {
 		decision.Message = d.message(reasons)

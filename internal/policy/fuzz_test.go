@@ -92,7 +92,9 @@ func FuzzDecide(f *testing.F) {
 	watching := profile("watch", v1alpha1.LevelDedicated, audit)
 	strict := effective(strictest(), watching)
 	restricted := effective(profile("research", v1alpha1.LevelRestricted), watching)
-	paths := effective(profile("research", v1alpha1.LevelOpen, allowedPaths("/data")))
+	paths := effective(profile("research", v1alpha1.LevelOpen, allowedPaths("/data"),
+		ruled("names", `object.configuration.?env.orValue({}).all(k, k != "docker")`, "no"),
+		ruled("fleet", `object.configuration.blocks == 1`, "no"), ofKind(v1alpha1.RuleKindFleet)))
 	f.Fuzz(func(t *testing.T, spec []byte) {
 		for _, kind := range dstack.ApplyKinds() {
 			d := policy.Decide(paths, policy.Running{}, &policy.Request{Kind: kind, User: "ada", Project: "research-x", Spec: spec}, noon)

@@ -67,9 +67,11 @@ type Decision struct {
 
 // Reason is one thing that is wrong with a request.
 type Reason struct {
-	// Control is the control's name in the API, or ControlSpec.
+	// Control is the control's name in the API, ControlSpec, or ControlRules with
+	// the name of a rule.
 	Control string
-	// Field is where, such as "configuration.groups[1].privileged".
+	// Field is where, such as "configuration.groups[1].privileged"; "object" for a
+	// rule.
 	Field string
 	// Message is a sentence with the value and the remedy, without full stop and
 	// without the profile.

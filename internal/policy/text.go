@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/dstack-isolation/operator/internal/isolation"
@@ -110,7 +111,8 @@ func joined(reasons []verdict) []string {
 	for i, v := range reasons {
 		s := sentence(v)
 		if i > 0 {
-			s = strings.ToUpper(s[:1]) + s[1:]
+			first, size := utf8.DecodeRuneInString(s)
+			s = string(unicode.ToUpper(first)) + s[size:]
 		}
 		all[i] = s
 	}
@@ -126,6 +128,9 @@ func sentence(v verdict) string {
 			refs[i] = p.Ref
 		}
 		who = list(refs, maxRefs, "profiles")
+	}
+	if rule, isRule := strings.CutPrefix(v.Control, ControlRules); isRule {
+		return fmt.Sprintf("%s (%s, rule %s).", v.Message, who, rule)
 	}
 	return fmt.Sprintf("%s (%s, control %s).", v.Message, who, v.Control)
 }

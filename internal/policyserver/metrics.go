@@ -50,7 +50,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		decisions: counter("decisions_total",
-			"Requests on the decision endpoints, by kind of object, by decision (allowed, refused, error) and, for a refusal, by its control; \"several\" when there is more than one.",
+			"Requests on the decision endpoints, by kind of object, by decision (allowed, refused, error) and, for a refusal, by its control; \"rules\" for the rules of a profile, \"several\" when there is more than one.",
 			"kind", "decision", "control"),
 		refusals: counter("refusals_total",
 			"Reasons for refusals, by kind of object, control and profile. One refusal can have several.",
@@ -154,10 +154,10 @@ func countReasons(vec *prometheus.CounterVec, kind string, reasons []policy.Reas
 	}
 	for _, r := range reasons {
 		for _, profile := range r.Profiles {
-			count(labels{r.Control, profile})
+			count(labels{label(r.Control), profile})
 		}
 		if len(r.Profiles) == 0 {
-			count(labels{r.Control, ""})
+			count(labels{label(r.Control), ""})
 		}
 	}
 }
@@ -173,15 +173,29 @@ func controls(reasons []policy.Reason) []string {
 	return names
 }
 
-func controlLabel(reasons []policy.Reason) string {
-	switch names := controls(reasons); len(names) {
-	case 0:
-		return ""
-	case 1:
-		return names[0]
-	default:
-		return controlSeveral
+// controlRules is the label control of every rule of a profile: there may be
+// many.
+const controlRules = "rules"
+
+// label is a control as metrics name it.
+func label(control string) string {
+	if strings.HasPrefix(control, policy.ControlRules) {
+		return controlRules
 	}
+	return control
+}
+
+func controlLabel(reasons []policy.Reason) string {
+	one := ""
+	for _, r := range reasons {
+		switch name := label(r.Control); one {
+		case "", name:
+			one = name
+		default:
+			return controlSeveral
+		}
+	}
+	return one
 }
 
 // observeSnapshot tells of a new snapshot; before is nil for the first one.

@@ -206,5 +206,13 @@ func (b *Profile) Users(names ...string) *Profile {
 	return b
 }
 
+// Rule adds a rule about runs.
+func (b *Profile) Rule(name, expression, message string) *Profile {
+	b.o.Spec.Rules = append(b.o.Spec.Rules, v1alpha1.Rule{
+		Name: name, Kind: v1alpha1.RuleKindRun, Expression: expression, Message: message,
+	})
+	return b
+}
+
 // Hint sets spec.hint.
 func (b *Profile) Hint(hint string) *Profile { b.o.Spec.Hint = hint; return b }

@@ -369,6 +369,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: projects
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.ProjectSelector
+    - name: rules
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.Rule
+          elementRelationship: associative
+          keys:
+          - name
     - name: serverRef
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.LocalObjectReference
@@ -485,6 +493,26 @@ var schemaYAML = typed.YAMLObject(`types:
         map:
           elementType:
             namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
+- name: com.github.dstack-isolation.operator.api.v1alpha1.Rule
+  map:
+    fields:
+    - name: expression
+      type:
+        scalar: string
+    - name: hint
+      type:
+        scalar: string
+    - name: kind
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.RuleKind
+    - name: message
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.RuleKind
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.RunningSettings
   map:
     fields:

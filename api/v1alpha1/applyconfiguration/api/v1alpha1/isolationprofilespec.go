@@ -30,6 +30,9 @@ type IsolationProfileSpecApplyConfiguration struct {
 	// exceptions let some users do what some controls deny, with a reason and, if
 	// set, until a moment.
 	Exceptions []ExceptionApplyConfiguration `json:"exceptions,omitempty"`
+	// rules refuse what no control is about. They hold beside the controls and
+	// allow nothing that a control denies; exceptions do not lift them.
+	Rules []RuleApplyConfiguration `json:"rules,omitempty"`
 	// hint is a sentence added to every refusal, such as whom to ask. One line.
 	Hint *string `json:"hint,omitempty"`
 }
@@ -97,6 +100,19 @@ func (b *IsolationProfileSpecApplyConfiguration) WithExceptions(values ...*Excep
 			panic("nil value passed to WithExceptions")
 		}
 		b.Exceptions = append(b.Exceptions, *values[i])
+	}
+	return b
+}
+
+// WithRules adds the given value to the Rules field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Rules field.
+func (b *IsolationProfileSpecApplyConfiguration) WithRules(values ...*RuleApplyConfiguration) *IsolationProfileSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithRules")
+		}
+		b.Rules = append(b.Rules, *values[i])
 	}
 	return b
 }
