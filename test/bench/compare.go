@@ -25,7 +25,8 @@ const (
 	nameEcho    = "echo: net/http, reads the body and sends it back"
 	nameOurs    = "policy server"
 	nameOPA     = "OPA as a library behind net/http"
-	nameFastAPI = "FastAPI on uvicorn, uvloop, httptools"
+	nameFastAPI = "FastAPI, plain dictionaries"
+	nameModels  = "FastAPI, dstack's models, as in dstack's example"
 )
 
 const serverYAML = `apiVersion: isolation.dstack.ai/v1alpha1
@@ -77,12 +78,18 @@ func contestants(dir string, p programs) ([]contestant, error) {
 		{name: nameEcho, file: "echo", echo: true, program: []string{p.Echo, "ADDRESS"}},
 		{name: nameOurs, file: "policy-server", program: same},
 		{name: nameOPA, file: "opa", program: []string{p.OPA, "ADDRESS"}},
-		{name: nameFastAPI, file: "fastapi", program: []string{
-			filepath.Join(p.Venv, "bin", "python"), "-m", "uvicorn", "--app-dir", p.FastAPI, "policy_server:app",
-			"--host", "HOST", "--port", "PORT", "--loop", "uvloop", "--http", "httptools", "--no-access-log",
-			"--lifespan", "off", "--log-level", "warning", "--no-server-header", "--no-date-header",
-		}},
+		{name: nameFastAPI, file: "fastapi", program: uvicorn(p.Venv, p.FastAPI, "policy_server")},
+		{name: nameModels, file: "fastapi-models", program: uvicorn(p.DstackVenv, p.FastAPI, "with_dstack_models")},
 	}, nil
+}
+
+// uvicorn serves a module with its fastest settings, in one process.
+func uvicorn(venv, folder, module string) []string {
+	return []string{
+		filepath.Join(venv, "bin", "python"), "-B", "-m", "uvicorn", "--app-dir", folder, module + ":app",
+		"--host", "HOST", "--port", "PORT", "--loop", "uvloop", "--http", "httptools", "--no-access-log",
+		"--lifespan", "off", "--log-level", "warning", "--no-server-header", "--no-date-header",
+	}
 }
 
 // measured is what a server did in one manner of asking.

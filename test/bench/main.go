@@ -19,8 +19,9 @@ import (
 // programs are the paths of what is started.
 type programs struct {
 	Operator, Echo, OPA string
-	// Venv is the Python environment for the server in FastAPI.
-	Venv, FastAPI string
+	// Venv and DstackVenv are Python environments for the servers in FastAPI, whose
+	// folder is FastAPI; only the second one has dstack.
+	Venv, DstackVenv, FastAPI string
 }
 
 type config struct {
@@ -42,7 +43,8 @@ func main() {
 	flag.StringVar(&c.Programs.Echo, "echo", "", "the `program` of test/bench/echo")
 	flag.StringVar(&c.Programs.OPA, "opa", "", "the `program` of test/bench/opa")
 	flag.StringVar(&c.Programs.Venv, "venv", "", "Python environment with FastAPI and uvicorn")
-	flag.StringVar(&c.Programs.FastAPI, "fastapi", "test/bench/fastapi", "folder of the plugin server in Python")
+	flag.StringVar(&c.Programs.DstackVenv, "dstack-venv", "", "Python environment with dstack's server")
+	flag.StringVar(&c.Programs.FastAPI, "fastapi", "test/bench/fastapi", "folder of the plugin servers in Python")
 	flag.StringVar(&c.Cases, "cases", "internal/policy/testdata/cases", "folder with captured bodies")
 	flag.StringVar(&c.Document, "write", "", "Markdown `file` into which the result is written")
 	flag.IntVar(&c.Rounds, "rounds", 7, "how often each server is measured")
