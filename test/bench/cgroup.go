@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,13 +16,16 @@ import (
 // limit "100m" does.
 type cpuGroup string
 
+// errNoGroup means that no such group can be made here.
+var errNoGroup = errors.New("no control group can be made")
+
 const groupName = "dstack-isolation-bench"
 
 // newCPUGroup makes the group in whichever hierarchy has the CPU controller.
 func newCPUGroup() (cpuGroup, error) {
 	const root = "/sys/fs/cgroup"
 	if os.Geteuid() != 0 {
-		return "", fmt.Errorf("a control group needs root")
+		return "", fmt.Errorf("%w: only root may", errNoGroup)
 	}
 	group, settings := filepath.Join(root, groupName), [][2]string{{"cpu.max", "10000 100000"}}
 	controllers, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
@@ -34,12 +38,12 @@ func newCPUGroup() (cpuGroup, error) {
 		settings = [][2]string{{"cpu.cfs_period_us", "100000"}, {"cpu.cfs_quota_us", "10000"}}
 	}
 	if err := os.Mkdir(group, 0o755); err != nil && !os.IsExist(err) {
-		return "", fmt.Errorf("make a control group: %w", err)
+		return "", fmt.Errorf("%w: %w", errNoGroup, err)
 	}
 	for _, setting := range settings {
 		if err := os.WriteFile(filepath.Join(group, setting[0]), []byte(setting[1]), 0o644); err != nil {
 			_ = os.Remove(group)
-			return "", fmt.Errorf("limit the CPU of a control group: %w", err)
+			return "", fmt.Errorf("%w: limit its CPU: %w", errNoGroup, err)
 		}
 	}
 	return cpuGroup(group), nil

@@ -139,14 +139,14 @@ func saturate(address string, m manner, echo bool, mix []question, during time.D
 	})
 }
 
-// pace asks so often a second, whether answers come or not: a question that
-// waits for a connection has begun.
-func pace(address string, m manner, mix []question, rate int, during time.Duration) (latencies, error) {
-	n := int(during.Seconds() * float64(rate))
+// pace asks perSecond times a second, whether answers come or not: a question
+// that waits for a connection has begun.
+func pace(address string, m manner, echo bool, mix []question, during time.Duration) (latencies, error) {
+	n := int(during.Seconds() * perSecond)
 	due := make(chan time.Time, n)
 	go func() {
 		defer close(due)
-		ticker := time.NewTicker(time.Second / time.Duration(rate))
+		ticker := time.NewTicker(time.Second / perSecond)
 		defer ticker.Stop()
 		for range n {
 			<-ticker.C
@@ -155,7 +155,7 @@ func pace(address string, m manner, mix []question, rate int, during time.Durati
 	}()
 	var next atomic.Int64
 	return together(func() (latencies, error) {
-		a := asker{address: address, manner: m}
+		a := asker{address: address, manner: m, echo: echo}
 		defer a.hangUp()
 		var all latencies
 		for began := range due {

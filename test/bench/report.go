@@ -25,6 +25,7 @@ func report(all []contestant, compared comparison, growth []*grown) string {
 		writeComparison(&b, m, all, compared[m.name])
 	}
 	writeGrowth(&b, growth)
+	writeSlow(&b, growth)
 	writeTargets(&b, targets(compared, growth))
 	return b.String()
 }
@@ -49,6 +50,26 @@ func writeGrowth(b *strings.Builder, growth []*grown) {
 			milli(g.changed), micro(g.cpu), milli(g.p99), mebibytes(g.memory), mebibytes(g.highest))
 	}
 	b.WriteString("\n")
+}
+
+func writeSlow(b *strings.Builder, growth []*grown) {
+	for _, g := range growth {
+		if g.slow == nil || g.slowEcho == nil {
+			continue
+		}
+		fmt.Fprintf(b, "### 0.1 CPU, %d requests a second, %d profiles\n\n", perSecond, g.profiles)
+		b.WriteString("| Server | Connections | p50 | p99 | Highest | Periods of 100 ms without CPU left |\n| --- | --- | ---: | ---: | ---: | ---: |\n")
+		for _, m := range manners {
+			for _, one := range []struct {
+				name string
+				slowly
+			}{{"policy server", g.slow[m.name]}, {"echo", g.slowEcho[m.name]}} {
+				fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %d |\n", one.name, m.name,
+					milli(one.quantile(0.5)), milli(one.quantile(0.99)), milli(one.quantile(1)), one.throttled)
+			}
+		}
+		b.WriteString("\n")
+	}
 }
 
 // target is a number to reach.

@@ -17,6 +17,13 @@ import (
 	"time"
 )
 
+// slowly is what a server does under little CPU: the second part is in how many
+// periods of 100 ms it used up what it had.
+type slowly struct {
+	latencies
+	throttled int
+}
+
 const (
 	// perSecond is how often a question is asked where latency is measured.
 	perSecond = 100
@@ -38,10 +45,9 @@ type grown struct {
 	cpu, p99 time.Duration
 	// memory is resident memory once all is done, highest the most there was.
 	memory, highest int64
-	// slow is the latency under little CPU by manner; nil when not measured.
-	slow map[string]latencies
-	// throttled is how often the group's CPU was used up then.
-	throttled int
+	// slow and slowEcho are what the policy server and echo do under little CPU, by
+	// manner; nil when not measured.
+	slow, slowEcho map[string]slowly
 	// skipped is why slow was not measured, where it should have been.
 	skipped string
 }
@@ -85,9 +91,9 @@ func grow(ctx context.Context, c config, profiles int) (*grown, error) {
 		return nil, err
 	}
 	if profiles == slowProfiles {
-		return g, g.measureSlow(c, p)
+		err = g.measureSlow(ctx, c, p)
 	}
-	return g, nil
+	return g, err
 }
 
 // measureLoad asks about a project of a profile in the middle.
@@ -103,7 +109,7 @@ func (g *grown) measureLoad(c config, p *process) error {
 		}
 	}
 	g.cpu = d.cpu
-	all, err := pace(p.address, manners[1], mix, perSecond, 5*c.Slice)
+	all, err := pace(p.address, manners[1], false, mix, 5*c.Slice)
 	g.p99 = all.quantile(0.99)
 	return err
 }
@@ -149,33 +155,62 @@ func (g *grown) measureChanges(api *apiServer, p *process, health string) error 
 	return nil
 }
 
-// measureSlow asks while the server gets a tenth of a core.
-func (g *grown) measureSlow(c config, p *process) error {
-	group, err := newCPUGroup()
-	if err != nil {
-		g.skipped = err.Error()
-		say("   SKIPPED: latency under 0.1 CPU: %s", g.skipped)
-		return nil
-	}
-	defer group.remove()
-	// The server ends before its group is removed.
-	defer p.stop()
+// measureSlow asks while the server gets a tenth of a core, and then asks echo
+// in the same way: what that takes is the machine's and not the policy's.
+func (g *grown) measureSlow(ctx context.Context, c config, p *process) error {
 	mix, err := readMix(c.Cases, projectOf(g.profiles/2))
 	if err != nil {
 		return err
 	}
-	if err := group.add(p.command.Process.Pid); err != nil {
+	if g.slow, err = slow(c, p, mix, false); errors.Is(err, errNoGroup) {
+		g.skipped = err.Error()
+		say("   SKIPPED: latency under 0.1 CPU: %s", g.skipped)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	g.slow = map[string]latencies{}
-	for _, m := range manners {
-		say("   %d profiles, %d requests a second, 0.1 CPU, %s", g.profiles, perSecond, m.name)
-		if g.slow[m.name], err = pace(p.address, m, mix, perSecond, 20*c.Slice); err != nil {
-			return err
-		}
+	echo, err := start(ctx, c.dir, "echo-slow", c.cores, c.Programs.Echo, "ADDRESS")
+	if err != nil {
+		return err
 	}
-	g.throttled, err = group.throttled()
+	a := asker{address: echo.address, manner: manners[0], echo: true}
+	if err := echo.ready(func() error { return a.ask(&mix[0]) }); err != nil {
+		return err
+	}
+	g.slowEcho, err = slow(c, echo, mix, true)
 	return err
+}
+
+// slow measures a server in a control group with little CPU, and ends it.
+func slow(c config, p *process, mix []question, echo bool) (map[string]slowly, error) {
+	defer p.stop()
+	group, err := newCPUGroup()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { p.stop(); group.remove() }()
+	if err := group.add(p.command.Process.Pid); err != nil {
+		return nil, err
+	}
+	all := map[string]slowly{}
+	for _, m := range manners {
+		say("   %d requests a second, 0.1 CPU, %s, echo: %v", perSecond, m.name, echo)
+		before, err := group.throttled()
+		if err != nil {
+			return nil, err
+		}
+		some, err := pace(p.address, m, echo, mix, 15*c.Slice)
+		if err != nil {
+			return nil, err
+		}
+		after, err := group.throttled()
+		if err != nil {
+			return nil, err
+		}
+		all[m.name] = slowly{some, after - before}
+	}
+	return all, nil
 }
 
 func revisionOf(p *process) (string, error) {
