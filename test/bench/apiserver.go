@@ -156,7 +156,7 @@ func newProfile(i int) v1alpha1.IsolationProfile {
 			Labels: map[string]string{"app.kubernetes.io/managed-by": "Helm", "team": name},
 			ManagedFields: []metav1.ManagedFieldsEntry{{
 				Manager: "helm", Operation: metav1.ManagedFieldsOperationApply, APIVersion: v1alpha1.GroupVersion.String(), FieldsType: "FieldsV1",
-				FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{"f:app.kubernetes.io/managed-by":{},"f:team":{}}},"f:spec":{"f:controls":{"f:hostSSH":{}},"f:exceptions":{},"f:hint":{},"f:level":{},"f:projects":{"f:include":{}},"f:serverRef":{"f:name":{}}}}`)},
+				FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:app.kubernetes.io/managed-by":{},"f:team":{}}},"f:spec":{"f:controls":{"f:hostSSH":{}},"f:exceptions":{},"f:hint":{},"f:level":{},"f:projects":{"f:include":{}},"f:serverRef":{"f:name":{}}}}`),
 			}},
 		},
 	}
