@@ -150,7 +150,7 @@ func runPolicyServer(cmd *cobra.Command, flags policyServerFlags) error {
 
 // spareMemory is counted by the garbage collector, but never written and so
 // never there: by as much the collector lets garbage grow before it sets in. A
-// collection takes longer than a thousand decisions, and under little CPU they
+// collection takes as long as a hundred decisions, and under little CPU they
 // wait for it. Unlike a higher GOGC it costs a server with many profiles no more
 // than one with few.
 const spareMemory = 16 << 20
