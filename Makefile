@@ -69,8 +69,8 @@ fuzz: ## Run every fuzzer for FUZZTIME.
 	hack/tools/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: ## Run the benchmarks.
-	go test -run='^$$' -bench=. -benchmem ./internal/...
+bench: ## Measure the policy server against its targets and against other servers; writes docs/benchmarks.md (root for all of it).
+	hack/bench
 
 ##@ Build it
 

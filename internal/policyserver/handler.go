@@ -76,14 +76,17 @@ func (s *Server) serveApply(w http.ResponseWriter, r *http.Request, kind dstack.
 			f = &failure{http.StatusServiceUnavailable, reasonOverloaded, "too many requests at one time: try again"}
 		}
 	}
+	// Not given back after a panic, for nobody knows who uses them then.
+	buffers := getBuffers()
 	var req *policy.Request
 	if f == nil {
-		req, f = s.read(w, r, kind)
+		req, f = s.read(w, r, kind, buffers)
 	}
 	if f != nil {
 		answered = true
 		s.metrics.observeError(kind, f.reason)
 		writeFailure(w, f)
+		buffers.release()
 		return
 	}
 	decision := snapshot.decide(req, time.Now())
@@ -91,7 +94,8 @@ func (s *Server) serveApply(w http.ResponseWriter, r *http.Request, kind dstack.
 	s.metrics.observeDecision(kind, &decision, took)
 	s.logDecision(req, &decision, took)
 	answered = true
-	writeDecision(w, req, &decision)
+	writeDecision(w, req, &decision, buffers)
+	buffers.release()
 }
 
 // admit checks all that can be checked before the body is read.
@@ -119,8 +123,9 @@ func (s *Server) tooLarge() *failure {
 	}
 }
 
-func (s *Server) read(w http.ResponseWriter, r *http.Request, kind dstack.ApplyKind) (*policy.Request, *failure) {
-	body, err := readBody(w, r, s.limits)
+// read reads the request, whose specification lies in the buffers.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, kind dstack.ApplyKind, b *buffers) (*policy.Request, *failure) {
+	body, err := readBody(w, r, s.limits, b)
 	switch {
 	case errors.Is(err, errBodyTooLarge):
 		return nil, s.tooLarge()
@@ -158,22 +163,23 @@ const (
 // writeDecision sends the specification back byte for byte, or the one that is
 // filled in: dstack replaces its own by it, and a second encoding could change
 // numbers. A refusal is 200 too: only then does dstack show its text.
-func writeDecision(w http.ResponseWriter, req *policy.Request, d *policy.Decision) {
+func writeDecision(w http.ResponseWriter, req *policy.Request, d *policy.Decision, b *buffers) {
 	spec := req.Spec
 	if d.Allowed && d.Filled != nil {
 		spec = d.Filled
 	}
-	tail := []byte(answerAllowed)
-	if !d.Allowed {
-		tail = append(append([]byte(answerError), jsonString(refusal(d))...), '}')
+	answer := append(append(b.answer[:0], answerHead...), spec...)
+	if d.Allowed {
+		answer = append(answer, answerAllowed...)
+	} else {
+		answer = append(append(append(answer, answerError...), jsonString(refusal(d))...), '}')
 	}
+	b.answer = answer
 	h := w.Header()
 	h["Content-Type"] = contentTypeJSON
-	h["Content-Length"] = []string{strconv.Itoa(len(answerHead) + len(spec) + len(tail))}
+	h["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	// The client that went away is told nothing, and a write error says no more.
-	_, _ = w.Write([]byte(answerHead))
-	_, _ = w.Write(spec)
-	_, _ = w.Write(tail)
+	_, _ = w.Write(answer)
 }
 
 var contentTypeJSON = []string{"application/json"}

@@ -114,19 +114,17 @@ func (g *gate) enter(ctx context.Context, length int64) (leave func(), entered b
 var errBodyTooLarge = errors.New("body is too large")
 
 // readBody reads the whole body, whose length must be within the limit if it
-// is declared. Errors: errBodyTooLarge, an error that is
-// os.ErrDeadlineExceeded when the client is too slow, or what the connection
-// says.
-func readBody(w http.ResponseWriter, r *http.Request, limits Limits) ([]byte, error) {
-	reader := http.MaxBytesReader(w, r.Body, limits.BodyBytes)
-	var body []byte
-	var err error
+// is declared; then it goes into the buffers. Errors: errBodyTooLarge, an error
+// that is os.ErrDeadlineExceeded when the client is too slow, or what the
+// connection says.
+func readBody(w http.ResponseWriter, r *http.Request, limits Limits, b *buffers) ([]byte, error) {
 	if r.ContentLength >= 0 {
-		body = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(reader, body)
-	} else {
-		body, err = io.ReadAll(reader)
+		// net/http hands out no more than was declared.
+		body := b.forBody(int(r.ContentLength))
+		_, err := io.ReadFull(r.Body, body)
+		return body, err
 	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limits.BodyBytes))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return nil, errBodyTooLarge

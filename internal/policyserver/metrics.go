@@ -36,6 +36,9 @@ type metrics struct {
 	errors    *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	inFlight  prometheus.Gauge
+	// Series of what most requests come to, found once.
+	allowed map[dstack.ApplyKind]prometheus.Counter
+	took    map[dstack.ApplyKind]prometheus.Observer
 
 	policyInfo *prometheus.GaugeVec
 	profiles   prometheus.Gauge
@@ -86,6 +89,8 @@ func newMetrics() *metrics {
 			Help:    "Time to resolve all profiles into one policy.",
 			Buckets: []float64{.0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5},
 		}),
+		allowed: map[dstack.ApplyKind]prometheus.Counter{},
+		took:    map[dstack.ApplyKind]prometheus.Observer{},
 	}
 	m.registry.MustRegister(
 		m.decisions, m.refusals, m.audited, m.lifted, m.filled, m.errors, m.duration, m.inFlight,
@@ -94,7 +99,8 @@ func newMetrics() *metrics {
 	)
 	// Rates of what has not happened yet are 0, not absent.
 	for _, kind := range dstack.ApplyKinds() {
-		m.decisions.WithLabelValues(string(kind), decisionAllowed, "")
+		m.allowed[kind] = m.decisions.WithLabelValues(string(kind), decisionAllowed, "")
+		m.took[kind] = m.duration.WithLabelValues(string(kind))
 		m.decisions.WithLabelValues(string(kind), decisionError, "")
 	}
 	for _, reason := range staleReasons() {
@@ -118,9 +124,9 @@ func gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec {
 // observeDecision counts one decision.
 func (m *metrics) observeDecision(kind dstack.ApplyKind, d *policy.Decision, took time.Duration) {
 	k := string(kind)
-	m.duration.WithLabelValues(k).Observe(took.Seconds())
+	m.took[kind].Observe(took.Seconds())
 	if d.Allowed {
-		m.decisions.WithLabelValues(k, decisionAllowed, "").Inc()
+		m.allowed[kind].Inc()
 	} else {
 		m.decisions.WithLabelValues(k, decisionRefused, controlLabel(d.Reasons)).Inc()
 		countReasons(m.refusals, k, d.Reasons)

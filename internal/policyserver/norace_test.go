@@ -1,0 +1,6 @@
+//go:build !race
+
+package policyserver
+
+// raceEnabled tells whether the race detector is compiled in.
+const raceEnabled = false
