@@ -57,7 +57,8 @@ func (r *IsolationProfileReconciler) Reconcile(ctx context.Context, profile *v1a
 // status computes the profile's status, and when it is to be looked at again:
 // the status names whom exceptions are for, and they end by themselves.
 func (r *IsolationProfileReconciler) status(ctx context.Context, profile *v1alpha1.IsolationProfile) (
-	out v1alpha1.IsolationProfileStatus, wake reconcile.Result, err error) {
+	out v1alpha1.IsolationProfileStatus, wake reconcile.Result, err error,
+) {
 	var server v1alpha1.DstackServer
 	key := client.ObjectKey{Namespace: profile.Namespace, Name: profile.Spec.ServerRef.Name}
 	now := r.clock.Now()

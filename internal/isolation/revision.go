@@ -3,7 +3,6 @@ package isolation
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"strconv"
 	"time"
 )
@@ -31,19 +30,29 @@ func (p *Profile) digest(text []byte) []byte {
 	text = write(text, "profile", p.Ref, strconv.FormatBool(p.Enforce), p.Hint)
 	text = writeList(text, "include", p.selector.include)
 	text = writeList(text, "exclude", p.selector.exclude)
-	for c := range Control(ControlCount) {
+	for c := range ControlCount {
 		text = write(text, string(c.Name()), p.Values[c].Mode)
 		text = writeList(text, "list", p.Values[c].List)
 	}
 	for i := range p.exceptions {
 		x := &p.exceptions[i]
-		text = write(text, "exception", x.name, x.expiresAt.UTC().Format(time.RFC3339), fmt.Sprint(x.controls))
+		text = write(text, "exception", x.name, x.expiresAt.UTC().Format(time.RFC3339), liftedText(&x.controls))
 		text = writeList(text, "users", x.users)
 	}
 	for i := range p.rules {
 		text = write(text, p.rules[i].digested...)
 	}
 	return text
+}
+
+// liftedText is a word for each control, in order: whether it is lifted.
+func liftedText(controls *[ControlCount]bool) string {
+	text := make([]byte, 0, 8*ControlCount)
+	for _, lifted := range controls {
+		text = strconv.AppendBool(append(text, ' '), lifted)
+	}
+	text[0] = '['
+	return string(append(text, ']'))
 }
 
 // writeList appends a list after the word that says what it is of.

@@ -79,8 +79,10 @@ var (
 	pathEntry     = entryRule{"paths", "path", isCleanPath, "absolute and clean", "write it as /a/b"}
 	fleetEntry    = entryRule{"allowed", "fleet", matching(200, `([-_.a-zA-Z0-9]+/)?[-_.a-zA-Z0-9]+`), "the name of a fleet", "write it as NAME or PROJECT/NAME"}
 	backendEntry  = entryRule{"allowed", "backend", matching(63, `[a-z0-9]([-a-z0-9]*[a-z0-9])?`), "the name of a backend", "write it as dstack does, such as aws"}
-	registryEntry = entryRule{"allowed", "registry", matching(255, `[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*`),
-		"the name of a registry", "write it as HOST, HOST:PORT or HOST/PATH, in lower case"}
+	registryEntry = entryRule{
+		"allowed", "registry", matching(255, `[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*`),
+		"the name of a registry", "write it as HOST, HOST:PORT or HOST/PATH, in lower case",
+	}
 )
 
 // matching tells whether a whole text of at most so many bytes matches.

@@ -22,7 +22,8 @@ func TestBuffersDoNotLeak(t *testing.T) {
 			for i := range 40 {
 				// Every other body is large, malformed, refused or of undeclared length.
 				own := "client-" + strconv.Itoa(client) + "-" + strconv.Itoa(i)
-				spec := `{"own":"` + own + `","env":"` + strings.Repeat(secret, (i*client*97)%(maxPooled/len(secret)+100)) + `"}`
+				spec := `{"configuration":{"type":"volume","backend":"aws","name":"` + own + `","region":"` +
+					strings.Repeat(secret, (i*client*97)%(maxPooled/len(secret)+100)) + `"}}`
 				body := bodyOf(spec)
 				if i%4 == 1 {
 					body = body[:len(body)-1]
