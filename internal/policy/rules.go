@@ -24,7 +24,7 @@ func privileged(v isolation.Value, s *subject) []finding {
 			what = "privileged containers, which docker asks for, are"
 		}
 		where := ""
-		if at.object != inConfiguration {
+		if at.object != inConfiguration && at.object != "" {
 			where = " in " + at.in().String()
 		}
 		found = append(found, finding{at.String(), fmt.Sprintf(
