@@ -1,92 +1,98 @@
 package policy
 
+import "maps"
+
 // keys are the keys of one of dstack's objects, with what is below each. The
-// same stands for a list of such objects. Below nil nothing is known: there are
-// texts, numbers or lists of them, or keys of the user's own.
-type keys map[string]keys
+// same stands for a list of such objects.
+type keys map[string]node
+
+// node is what is below a key. Where there is nothing there are texts, numbers
+// or lists of them, or keys of the user's own. It is a struct because linters
+// follow maps of themselves without end.
+type node struct{ below keys }
 
 // What runs consist of in dstack 0.20.28 to 0.22.5. A field that one of these
 // releases has is known.
 var (
 	specKeys = keys{
-		"run_name": nil, "repo_id": nil, "repo_code_hash": nil, "repo_dir": nil, "working_dir": nil,
-		"configuration_path": nil, "configuration": nil, "profile": nil, "ssh_key_pub": nil,
-		"repo_data": {
-			"repo_type": nil, "repo_dir": nil, "repo_name": nil, "repo_branch": nil, "repo_hash": nil, "repo_diff": nil,
-			"repo_config_name": nil, "repo_config_email": nil,
-		},
-		"file_archives": {"id": nil, "path": nil},
+		"run_name": {}, "repo_id": {}, "repo_code_hash": {}, "repo_dir": {}, "working_dir": {},
+		"configuration_path": {}, "configuration": {}, "profile": {}, "ssh_key_pub": {},
+		"repo_data": {keys{
+			"repo_type": {}, "repo_dir": {}, "repo_name": {}, "repo_branch": {}, "repo_hash": {}, "repo_diff": {},
+			"repo_config_name": {}, "repo_config_email": {},
+		}},
+		"file_archives": {keys{"id": {}, "path": {}}},
 	}
 
 	// configurationKeys are those of tasks, services and development environments
 	// together, and of all profiles.
 	configurationKeys = joinKeys(parameterKeys, keys{
-		"type": nil, "name": nil, "image": nil, "user": nil, "privileged": nil, "docker": nil, "entrypoint": nil,
-		"working_dir": nil, "home_dir": nil, "python": nil, "nvcc": nil, "single_branch": nil, "env": nil, "shell": nil,
-		"priority": nil, "volumes": nil, "dstack": nil, "setup": nil, "commands": nil,
-		"registry_auth": {"username": nil, "password": nil},
-		"resources":     runResourceKeys,
-		"repos": {
-			"local_path": nil, "url": nil, "branch": nil, "hash": nil, "path": nil, "if_exists": nil,
-		},
-		"files": {"local_path": nil, "path": nil},
+		"type": {}, "name": {}, "image": {}, "user": {}, "privileged": {}, "docker": {}, "entrypoint": {},
+		"working_dir": {}, "home_dir": {}, "python": {}, "nvcc": {}, "single_branch": {}, "env": {}, "shell": {},
+		"priority": {}, "volumes": {}, "dstack": {}, "setup": {}, "commands": {},
+		"registry_auth": {keys{"username": {}, "password": {}}},
+		"resources":     {runResourceKeys},
+		"repos": {keys{
+			"local_path": {}, "url": {}, "branch": {}, "hash": {}, "path": {}, "if_exists": {},
+		}},
+		"files": {keys{"local_path": {}, "path": {}}},
 
-		"nodes": nil, "groups": nil, "ports": portKeys, "port": portKeys, "gateway": nil, "strip_prefix": nil,
-		"https": nil, "auth": nil, "scaling": scalingKeys, "replicas": minMaxKeys, "router": routerKeys,
-		"ide": nil, "version": nil, "init": nil, "inactivity_duration": nil,
-		"model": {
-			"type": nil, "name": nil, "format": nil, "prefix": nil, "chat_template": nil, "eos_token": nil,
-		},
-		"rate_limits": {"prefix": nil, "rps": nil, "burst": nil, "key": {"type": nil, "header": nil}},
-		"probes": {
-			"type": nil, "url": nil, "method": nil, "body": nil, "timeout": nil, "interval": nil, "ready_after": nil,
-			"until_ready": nil, "headers": {"name": nil, "value": nil},
-		},
+		"nodes": {}, "groups": {}, "ports": {portKeys}, "port": {portKeys}, "gateway": {}, "strip_prefix": {},
+		"https": {}, "auth": {}, "scaling": {scalingKeys}, "replicas": {minMaxKeys}, "router": {routerKeys},
+		"ide": {}, "version": {}, "init": {}, "inactivity_duration": {},
+		"model": {keys{
+			"type": {}, "name": {}, "format": {}, "prefix": {}, "chat_template": {}, "eos_token": {},
+		}},
+		"rate_limits": {keys{"prefix": {}, "rps": {}, "burst": {}, "key": {keys{"type": {}, "header": {}}}}},
+		"probes": {keys{
+			"type": {}, "url": {}, "method": {}, "body": {}, "timeout": {}, "interval": {}, "ready_after": {},
+			"until_ready": {}, "headers": {keys{"name": {}, "value": {}}},
+		}},
 	})
 
 	// parameterKeys may be in the configuration and in a profile.
 	parameterKeys = keys{
-		"backends": nil, "regions": nil, "availability_zones": nil, "instance_types": nil, "reservation": nil,
-		"spot_policy": nil, "max_duration": nil, "stop_duration": nil, "max_price": nil, "creation_policy": nil,
-		"idle_duration": nil, "startup_order": nil, "stop_criteria": nil, "fleets": nil, "instances": nil, "tags": nil,
-		"retry":              {"on_events": nil, "duration": nil},
-		"utilization_policy": {"min_gpu_utilization": nil, "time_window": nil},
-		"schedule":           {"cron": nil},
-		"backend_options":    {"type": nil, "min_reliability": nil, "min_score": nil, "offer_order": nil},
+		"backends": {}, "regions": {}, "availability_zones": {}, "instance_types": {}, "reservation": {},
+		"spot_policy": {}, "max_duration": {}, "stop_duration": {}, "max_price": {}, "creation_policy": {},
+		"idle_duration": {}, "startup_order": {}, "stop_criteria": {}, "fleets": {}, "instances": {}, "tags": {},
+		"retry":              {keys{"on_events": {}, "duration": {}}},
+		"utilization_policy": {keys{"min_gpu_utilization": {}, "time_window": {}}},
+		"schedule":           {keys{"cron": {}}},
+		"backend_options":    {keys{"type": {}, "min_reliability": {}, "min_score": {}, "offer_order": {}}},
 	}
 
-	profileKeys = joinKeys(parameterKeys, keys{"name": nil, "default": nil})
+	profileKeys = joinKeys(parameterKeys, keys{"name": {}, "default": {}})
 
 	// groupKeys are those of the groups of tasks and services.
 	groupKeys = keys{
-		"name": nil, "nodes": nil, "count": minMaxKeys, "replicas": minMaxKeys, "scaling": scalingKeys,
-		"resources": runResourceKeys, "spot_policy": nil, "reservation": nil, "commands": nil, "ports": portKeys,
-		"image": nil, "python": nil, "nvcc": nil, "docker": nil, "privileged": nil, "router": routerKeys,
+		"name": {}, "nodes": {}, "count": {minMaxKeys}, "replicas": {minMaxKeys}, "scaling": {scalingKeys},
+		"resources": {runResourceKeys}, "spot_policy": {}, "reservation": {}, "commands": {}, "ports": {portKeys},
+		"image": {}, "python": {}, "nvcc": {}, "docker": {}, "privileged": {}, "router": {routerKeys},
 		// No release has these, which are read all the same.
-		"volumes": nil, "env": nil, "tags": nil,
+		"volumes": {}, "env": {}, "tags": {},
 	}
 
-	volumeKeys   = keys{"name": nil, "path": nil, "instance_path": nil, "optional": nil}
-	fleetRefKeys = keys{"project": nil, "name": nil}
-	instanceKeys = keys{"name": nil, "hostname": nil, "fleet": nil, "instance": nil}
+	volumeKeys   = keys{"name": {}, "path": {}, "instance_path": {}, "optional": {}}
+	fleetRefKeys = keys{"project": {}, "name": {}}
+	instanceKeys = keys{"name": {}, "hostname": {}, "fleet": {}, "instance": {}}
 
-	minMaxKeys  = keys{"min": nil, "max": nil}
-	portKeys    = keys{"local_port": nil, "container_port": nil}
+	minMaxKeys  = keys{"min": {}, "max": {}}
+	portKeys    = keys{"local_port": {}, "container_port": {}}
 	scalingKeys = keys{
-		"metric": nil, "target": nil, "window": nil, "scale_up_delay": nil, "scale_down_delay": nil,
+		"metric": {}, "target": {}, "window": {}, "scale_up_delay": {}, "scale_down_delay": {},
 	}
-	routerKeys      = keys{"type": nil, "policy": nil, "pd_disaggregation": nil}
+	routerKeys      = keys{"type": {}, "policy": {}, "pd_disaggregation": {}}
 	runResourceKeys = keys{
 		// Up to dstack 0.20.28 cpu is a range.
-		"cpu":    {"arch": nil, "count": minMaxKeys, "min": nil, "max": nil},
-		"memory": minMaxKeys, "shm_size": nil, "disk": {"size": minMaxKeys},
-		"gpu": {
-			"vendor": nil, "name": nil, "count": minMaxKeys, "memory": minMaxKeys, "total_memory": minMaxKeys,
-			"compute_capability": nil,
-		},
+		"cpu":    {keys{"arch": {}, "count": {minMaxKeys}, "min": {}, "max": {}}},
+		"memory": {minMaxKeys}, "shm_size": {}, "disk": {keys{"size": {minMaxKeys}}},
+		"gpu": {keys{
+			"vendor": {}, "name": {}, "count": {minMaxKeys}, "memory": {minMaxKeys}, "total_memory": {minMaxKeys},
+			"compute_capability": {},
+		}},
 	}
 
-	protocolKeys = keys{"user": nil, "project": nil, "spec": nil, "process": nil}
+	protocolKeys = keys{"user": {}, "project": {}, "spec": {}, "process": {}}
 )
 
 // knownKeys are all of these, those of fleets, volumes and gateways, and the
@@ -107,18 +113,16 @@ var knownKeys = func() map[string]string {
 
 // collect adds the keys, and those below them, to all.
 func (k keys) collect(all map[string]string) {
-	for key, below := range k {
+	for key, n := range k {
 		all[key] = key
-		below.collect(all)
+		n.below.collect(all)
 	}
 }
 
 func joinKeys(some, others keys) keys {
 	all := make(keys, len(some)+len(others))
 	for _, k := range []keys{some, others} {
-		for key, below := range k {
-			all[key] = below
-		}
+		maps.Copy(all, k)
 	}
 	return all
 }
@@ -138,8 +142,8 @@ func (k keys) ready() object {
 		return nil
 	}
 	o := make(object, len(k))
-	for key, below := range k {
-		o[key] = member{key, below.ready()}
+	for key, n := range k {
+		o[key] = member{key, n.below.ready()}
 	}
 	return o
 }
