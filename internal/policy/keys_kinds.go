@@ -3,63 +3,63 @@ package policy
 // What fleets, volumes and gateways consist of in dstack 0.20.28 to 0.22.5. A
 // field that one of these releases has is known.
 var (
-	fleetSpecKeys = keys{"configuration": nil, "configuration_path": nil, "profile": nil, "autocreated": nil}
+	fleetSpecKeys = keys{"configuration": {}, "configuration_path": {}, "profile": {}, "autocreated": {}}
 
 	fleetKeys = keys{
-		"type": nil, "name": nil, "placement": nil, "blocks": nil, "nodes": {"min": nil, "target": nil, "max": nil},
-		"reservation": nil, "resources": resourceKeys, "backends": nil, "regions": nil, "availability_zones": nil,
-		"instance_types": nil, "spot_policy": nil, "retry": retryKeys, "max_price": nil, "idle_duration": nil,
-		"tags": nil, "backend_options": backendOptionKeys, "ssh_config": nil, "env": nil,
+		"type": {}, "name": {}, "placement": {}, "blocks": {}, "nodes": {keys{"min": {}, "target": {}, "max": {}}},
+		"reservation": {}, "resources": {resourceKeys}, "backends": {}, "regions": {}, "availability_zones": {},
+		"instance_types": {}, "spot_policy": {}, "retry": {retryKeys}, "max_price": {}, "idle_duration": {},
+		"tags": {}, "backend_options": {backendOptionKeys}, "ssh_config": {}, "env": {},
 	}
 
 	fleetProfileKeys = keys{
-		"name": nil, "default": nil, "backends": nil, "regions": nil, "availability_zones": nil, "instance_types": nil,
-		"reservation": nil, "spot_policy": nil, "retry": retryKeys, "max_duration": nil, "stop_duration": nil,
-		"max_price": nil, "creation_policy": nil, "idle_duration": nil,
-		"utilization_policy": {"min_gpu_utilization": nil, "time_window": nil}, "startup_order": nil,
-		"stop_criteria": nil, "schedule": {"cron": nil}, "fleets": fleetReferenceKeys,
-		"instances": {"name": nil, "hostname": nil, "fleet": fleetReferenceKeys, "instance": nil},
-		"tags":      nil, "backend_options": backendOptionKeys,
+		"name": {}, "default": {}, "backends": {}, "regions": {}, "availability_zones": {}, "instance_types": {},
+		"reservation": {}, "spot_policy": {}, "retry": {retryKeys}, "max_duration": {}, "stop_duration": {},
+		"max_price": {}, "creation_policy": {}, "idle_duration": {},
+		"utilization_policy": {keys{"min_gpu_utilization": {}, "time_window": {}}}, "startup_order": {},
+		"stop_criteria": {}, "schedule": {keys{"cron": {}}}, "fleets": {fleetReferenceKeys},
+		"instances": {keys{"name": {}, "hostname": {}, "fleet": {fleetReferenceKeys}, "instance": {}}},
+		"tags":      {}, "backend_options": {backendOptionKeys},
 	}
 
-	fleetReferenceKeys = keys{"project": nil, "name": nil}
-	retryKeys          = keys{"on_events": nil, "duration": nil}
-	backendOptionKeys  = keys{"type": nil, "min_reliability": nil, "min_score": nil, "offer_order": nil}
+	fleetReferenceKeys = keys{"project": {}, "name": {}}
+	retryKeys          = keys{"on_events": {}, "duration": {}}
+	backendOptionKeys  = keys{"type": {}, "min_reliability": {}, "min_score": {}, "offer_order": {}}
 
-	rangeKeys    = keys{"min": nil, "max": nil}
+	rangeKeys    = keys{"min": {}, "max": {}}
 	resourceKeys = keys{
-		"cpu": {"arch": nil, "count": rangeKeys, "min": nil, "max": nil}, "memory": rangeKeys, "shm_size": nil,
-		"gpu": {
-			"vendor": nil, "name": nil, "count": rangeKeys, "memory": rangeKeys, "total_memory": rangeKeys,
-			"compute_capability": nil,
-		},
-		"disk": {"size": rangeKeys},
+		"cpu": {keys{"arch": {}, "count": {rangeKeys}, "min": {}, "max": {}}}, "memory": {rangeKeys}, "shm_size": {},
+		"gpu": {keys{
+			"vendor": {}, "name": {}, "count": {rangeKeys}, "memory": {rangeKeys}, "total_memory": {rangeKeys},
+			"compute_capability": {},
+		}},
+		"disk": {keys{"size": {rangeKeys}}},
 	}
 
 	sshConfigKeys = keys{
-		"user": nil, "port": nil, "identity_file": nil, "ssh_key": sshKeyKeys, "proxy_jump": proxyJumpKeys,
-		"hosts": nil, "network": nil,
+		"user": {}, "port": {}, "identity_file": {}, "ssh_key": {sshKeyKeys}, "proxy_jump": {proxyJumpKeys},
+		"hosts": {}, "network": {},
 	}
 	sshHostKeys = keys{
-		"hostname": nil, "port": nil, "user": nil, "identity_file": nil, "proxy_jump": proxyJumpKeys,
-		"internal_ip": nil, "ssh_key": sshKeyKeys, "blocks": nil,
+		"hostname": {}, "port": {}, "user": {}, "identity_file": {}, "proxy_jump": {proxyJumpKeys},
+		"internal_ip": {}, "ssh_key": {sshKeyKeys}, "blocks": {},
 	}
-	proxyJumpKeys = keys{"hostname": nil, "port": nil, "user": nil, "identity_file": nil, "ssh_key": sshKeyKeys}
-	sshKeyKeys    = keys{"public": nil, "private": nil}
+	proxyJumpKeys = keys{"hostname": {}, "port": {}, "user": {}, "identity_file": {}, "ssh_key": {sshKeyKeys}}
+	sshKeyKeys    = keys{"public": {}, "private": {}}
 
-	volumeSpecKeys = keys{"configuration": nil, "configuration_path": nil}
+	volumeSpecKeys = keys{"configuration": {}, "configuration_path": {}}
 	// networkVolumeKeys are those of all backends together.
 	networkVolumeKeys = keys{
-		"type": nil, "backend": nil, "name": nil, "auto_cleanup_duration": nil, "tags": nil, "size": nil,
-		"volume_id": nil, "region": nil, "availability_zone": nil, "claim_name": nil, "storage_class_name": nil,
-		"access_modes": nil, "read_only": nil,
+		"type": {}, "backend": {}, "name": {}, "auto_cleanup_duration": {}, "tags": {}, "size": {},
+		"volume_id": {}, "region": {}, "availability_zone": {}, "claim_name": {}, "storage_class_name": {},
+		"access_modes": {}, "read_only": {},
 	}
 
-	gatewaySpecKeys = keys{"configuration": nil, "configuration_path": nil}
+	gatewaySpecKeys = keys{"configuration": {}, "configuration_path": {}}
 	gatewayKeys     = keys{
-		"type": nil, "name": nil, "default": nil, "backend": nil, "region": nil, "instance_type": nil,
-		"router": {"type": nil, "policy": nil}, "domain": nil, "public_ip": nil, "load_balancer": {"type": nil},
-		"certificate": {"type": nil, "arn": nil, "name": nil}, "replicas": nil, "tags": nil,
+		"type": {}, "name": {}, "default": {}, "backend": {}, "region": {}, "instance_type": {},
+		"router": {keys{"type": {}, "policy": {}}}, "domain": {}, "public_ip": {}, "load_balancer": {keys{"type": {}}},
+		"certificate": {keys{"type": {}, "arn": {}, "name": {}}}, "replicas": {}, "tags": {},
 	}
 )
 

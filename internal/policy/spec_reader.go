@@ -73,8 +73,8 @@ func (r *specReader) object(at place, read func(place) error) error {
 // known passes over a value that no rule reads, and finds what is not known in
 // it or not known itself.
 func (r *specReader) known(at place, known keys) error {
-	if below, ok := known[at.key]; ok {
-		return r.tree(at, below)
+	if n, ok := known[at.key]; ok {
+		return r.tree(at, n.below)
 	}
 	return r.unknown(at)
 }

@@ -130,30 +130,7 @@ func (r *reader) tags(at place) error {
 	return err
 }
 
-// rest passes over a value that no rule reads, unless it hides what one reads.
-func (r *reader) rest(at place) error {
-	raw, err := r.dec.ReadValue()
-	if err != nil {
-		return err
-	}
-	return r.search(raw, at)
-}
-
-// unknownField is rest for a field that this release does not know.
-func (r *reader) unknownField(at place) error {
-	r.checkName(at)
-	raw, err := r.dec.ReadValue()
-	if err != nil {
-		return err
-	}
-	if carriesValue(raw) && len(r.shared.unknown) < maxProblems {
-		known := at
-		known.key = label(at.key)
-		r.shared.unknown = append(r.shared.unknown, known)
-	}
-	return r.search(raw, at)
-}
-
+// search looks for what hides in a value that no rule reads.
 func (r *reader) search(raw jsontext.Value, at place) error {
 	if !hides(raw) {
 		return nil
