@@ -144,18 +144,25 @@ func (r *runReader) configurationMember(name string, below object) error {
 		return r.list(at, inVolumes, r.volume)
 	case "groups":
 		return r.list(at, inGroups, r.group)
-	case "replicas":
-		// A range of a service, or, up to dstack 0.21.3, the list of its groups.
-		if r.dec.PeekKind() == '{' {
-			return r.walk(below)
-		}
-		return r.list(at, inReplicas, r.group)
 	case "nodes":
 		return r.count(at, &r.nodes)
 	case "env":
 		return r.freeForm(at)
 	case "image":
 		return r.image(at, &r.hasImage)
+	}
+	return r.serviceMember(at, below)
+}
+
+// serviceMember reads what only services have, and all else.
+func (r *runReader) serviceMember(at place, below object) error {
+	switch at.key {
+	case "replicas":
+		// A range of a service, or, up to dstack 0.21.3, the list of its groups.
+		if r.dec.PeekKind() == '{' {
+			return r.walk(below)
+		}
+		return r.list(at, inReplicas, r.group)
 	case "gateway":
 		return r.gateway(at)
 	case "router":

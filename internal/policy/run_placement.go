@@ -95,27 +95,38 @@ func (r *runReader) reference(at place, what string) (fleetRef, bool, error) {
 			wellFormed = project != ""
 		}
 	case '{':
-		err = r.membersOf(fleetRefObject, func(name string, _ object) error {
-			in := place{object: at.String(), index: -1, key: name}
-			if name == "project" && r.dec.PeekKind() == 'n' {
-				return r.skip(in)
-			}
-			text, isString, err := r.text(in, "write a name")
-			wellFormed = wellFormed && isString && text != ""
-			if name == "project" {
-				ref.project = text
-			} else {
-				ref.name = text
-			}
-			return err
-		})
+		wellFormed, err = r.referenceObject(&ref)
 	default:
 		return ref, false, r.wrong(at, kind, "write the name of a "+what)
 	}
-	if wellFormed = wellFormed && ref.name != "" && !strings.Contains(ref.project+ref.name, "/"); err == nil && !wellFormed {
-		r.problem(at, "does not name a %s; write NAME or PROJECT/NAME", what)
+	if err != nil {
+		return ref, false, err
 	}
-	return ref, wellFormed && err == nil, err
+	if !wellFormed || ref.name == "" || strings.Contains(ref.project+ref.name, "/") {
+		r.problem(at, "does not name a %s; write NAME or PROJECT/NAME", what)
+		return ref, false, nil
+	}
+	return ref, true, nil
+}
+
+func (r *runReader) referenceObject(ref *fleetRef) (wellFormed bool, err error) {
+	wellFormed = true
+	path := ref.String()
+	err = r.membersOf(fleetRefObject, func(name string, _ object) error {
+		in := place{object: path, index: -1, key: name}
+		if name == "project" && r.dec.PeekKind() == 'n' {
+			return r.skip(in)
+		}
+		text, isString, err := r.text(in, "write a name")
+		wellFormed = wellFormed && isString && text != ""
+		if name == "project" {
+			ref.project = text
+		} else {
+			ref.name = text
+		}
+		return err
+	})
+	return wellFormed, err
 }
 
 // instance reads which instance of a fleet is meant: by fleet and number, or by

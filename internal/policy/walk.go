@@ -139,19 +139,27 @@ func carriesValue(raw jsontext.Value) bool {
 			}
 			i = end - 1
 		case '0' <= c && c <= '9':
-			end := i
-			for ; end < len(raw) && (raw[end] == '.' || '0' <= raw[end] && raw[end] <= '9'); end++ {
-				if raw[end] > '0' {
-					return true
-				}
-			}
-			// What is left is an exponent, which makes nothing of 0.
-			for ; end < len(raw) && bytes.IndexByte([]byte("eE+-0123456789"), raw[end]) >= 0; end++ {
+			end, isZero := number(raw, i)
+			if !isZero {
+				return true
 			}
 			i = end - 1
 		}
 	}
 	return false
+}
+
+// number is the position after the number that has a digit at start, and
+// whether it is 0, whatever its exponent.
+func number(raw []byte, start int) (end int, isZero bool) {
+	mantissa := start
+	for ; mantissa < len(raw) && (raw[mantissa] == '.' || '0' <= raw[mantissa] && raw[mantissa] <= '9'); mantissa++ {
+		if raw[mantissa] > '0' {
+			return mantissa, false
+		}
+	}
+	rest := bytes.TrimLeft(raw[mantissa:], "eE+-0123456789")
+	return len(raw) - len(rest), true
 }
 
 // endOfString is the position after the string that begins at start.
