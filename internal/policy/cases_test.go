@@ -113,9 +113,6 @@ func isControl(name string) bool {
 
 func TestCapturedCases(t *testing.T) {
 	for _, c := range captures(t) {
-		if c.kind(t) != dstack.KindRun {
-			continue // judged beside the rules of its kind
-		}
 		for _, level := range []v1alpha1.Level{v1alpha1.LevelBaseline, v1alpha1.LevelRestricted} {
 			t.Run(c.Dstack+"/"+c.Name+"/"+string(level), func(t *testing.T) {
 				req, err := policy.Parse(c.kind(t), c.Request)
