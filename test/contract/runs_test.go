@@ -69,7 +69,9 @@ var demoRefusals = map[string]string{
 	"docker-task": `privileged containers, which docker asks for, are not allowed in project "research-nlp": set docker to false` +
 		` (profile dstack/research, control privileged).`,
 	"service-with-privileged-group": `privileged containers are not allowed in project "research-nlp": set privileged to false in configuration.groups[1]` +
-		` (profile dstack/research, control privileged).`,
+		` (profile dstack/research, control privileged).` +
+		` Services without a gateway are not allowed in project "research-nlp": set gateway to the name of one, or to true for the default one` +
+		` (profile dstack/research, control servicesWithoutGateway).`,
 	"volume-etc": `instance volume "/etc" is not allowed in project "research-nlp": remove it from volumes (profile dstack/research, control instanceVolumes).`,
 	"two-nodes":  twoNodes,
 }
