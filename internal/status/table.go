@@ -62,12 +62,12 @@ func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy
 		return v1alpha1.StandingNotDenied, ""
 	case !p.Enforce && !enforced(policy[c]):
 		return v1alpha1.StandingNotDenied, "counted and logged only: the profile audits"
-	case c == isolation.HostSSH:
-		return v1alpha1.StandingNotEnforceable, noProxy(p)
+	case c == isolation.HostSSH && !v.Effective.Plan.SSHProxy:
+		return v1alpha1.StandingNotEnforceable, noProxy(p, v)
 	case v.Override.Reason != "":
 		return v1alpha1.StandingNotEnforceable, v.Override.Message
 	}
-	if awaited := v.awaited(); awaited != "" {
+	if awaited := v.awaitedFor(c); awaited != "" {
 		return v1alpha1.StandingPending, awaited
 	}
 	way := hostNetworkLeft(policy, v.Running.NetworkMode)
@@ -76,6 +76,16 @@ func standing(c isolation.Control, p *isolation.Profile, policy isolation.Policy
 		return v1alpha1.StandingEnforced, ""
 	}
 	return v1alpha1.StandingBypassable, way
+}
+
+// awaitedFor says what must still arrive before a control is enforced; "" when
+// nothing.
+func (v View) awaitedFor(c isolation.Control) string {
+	awaited := v.awaited()
+	if awaited == "" && c == isolation.HostSSH {
+		return v.sshAwaited()
+	}
+	return awaited
 }
 
 // awaited says what must still arrive before anything is enforced; "" when
@@ -101,12 +111,12 @@ func enforced(h isolation.Held) bool {
 
 // noProxy says why hostSSH cannot be denied, and what to do. Projects that no
 // profile names have a level and no controls of their own.
-func noProxy(p *isolation.Profile) string {
-	remedy := "set controls.hostSSH to Allowed until it does"
+func noProxy(p *isolation.Profile, v View) string {
+	remedy := "controls.hostSSH to Allowed"
 	if p.Name == "" {
-		remedy = "set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does"
+		remedy = "spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed"
 	}
-	return "it needs dstack's SSH proxy, which this release does not run: " + remedy
+	return fmt.Sprintf("it needs dstack's SSH proxy: set spec.sshProxy of DstackServer %s, or set %s", v.Effective.Name, remedy)
 }
 
 // hostNetworkLeft says how a run can still get the network of the host, from
@@ -129,13 +139,13 @@ func hostNetworkLeft(policy isolation.Policy, running v1alpha1.NetworkMode) stri
 
 // notEnforceable names the controls that the profile denies and that nothing
 // enforces, each with what to do.
-func notEnforceable(p *isolation.Profile) []string {
+func notEnforceable(p *isolation.Profile, v View) []string {
 	var out []string
 	for _, c := range isolation.AllControls() {
-		if !denies(c, p.Values[c]) || c != isolation.HostSSH {
+		if !denies(c, p.Values[c]) || c != isolation.HostSSH || v.Effective.Plan.SSHProxy {
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy(p)))
+		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy(p, v)))
 	}
 	return out
 }
