@@ -64,14 +64,19 @@ func (w *world) policyServersReady(n int) {
 // endpoints lets n pods of the policy server be in its EndpointSlice.
 func (w *world) endpoints(n int) {
 	GinkgoHelper()
-	name := manifests.PolicyServerName("main")
+	w.endpointsOf(manifests.PolicyServerName("main"), "10.0.1.", n)
+}
+
+// endpointsOf lets n pods be in the EndpointSlice of a Service.
+func (w *world) endpointsOf(name, prefix string, n int) {
+	GinkgoHelper()
 	slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
 	slice.Namespace, slice.Name = w.ns, name+"-abcde"
 	slice.Labels = manifests.Labels(w.server())
 	slice.Labels[discoveryv1.LabelServiceName] = name
 	for i := range n {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{fmt.Sprintf("10.0.1.%d", i+1)}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
+			Addresses: []string{fmt.Sprintf("%s%d", prefix, i+1)}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
 		})
 	}
 	old := &discoveryv1.EndpointSlice{}

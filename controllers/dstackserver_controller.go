@@ -111,7 +111,10 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	}
 	ownErr := r.applyOwn(ctx, p)
 	observeErr := r.observePolicyServers(ctx, p, ownErr)
-	var settingsErr error
+	var sshErr, settingsErr error
+	if ownErr == nil {
+		sshErr = r.applySSHProxy(ctx, p)
+	}
 	switch {
 	case ownErr != nil:
 	case p.server.Spec.Injection == v1alpha1.InjectionManual:
@@ -123,7 +126,7 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	if errors.Is(ownErr, errTokenInvalid) {
 		return nil // Somebody must act: the status says so.
 	}
-	return errors.Join(ownErr, observeErr, settingsErr)
+	return errors.Join(ownErr, observeErr, sshErr, settingsErr)
 }
 
 // ensureFinalizer comes before any effect on other objects. It does not change

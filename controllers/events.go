@@ -23,9 +23,7 @@ func emit(recorder events.EventRecorder, about runtime.Object, before, after []m
 		if old != nil && old.Status == c.Status && old.Reason == c.Reason {
 			continue
 		}
-		mirrors := c.Type == v1alpha1.ConditionReconciling || c.Type == v1alpha1.ConditionStalled ||
-			c.Type == v1alpha1.ConditionReady && c.Status != metav1.ConditionTrue
-		if mirrors || c.Reason == v1alpha1.ReasonPending {
+		if mirrors(c) || c.Reason == v1alpha1.ReasonPending || neverWanted(c, old) {
 			continue
 		}
 		kind := corev1.EventTypeNormal
@@ -34,6 +32,17 @@ func emit(recorder events.EventRecorder, about runtime.Object, before, after []m
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
 	}
+}
+
+func mirrors(c metav1.Condition) bool {
+	return c.Type == v1alpha1.ConditionReconciling || c.Type == v1alpha1.ConditionStalled ||
+		c.Type == v1alpha1.ConditionReady && c.Status != metav1.ConditionTrue
+}
+
+// neverWanted tells of what is not configured and was not before: only that
+// something is wanted no more is news.
+func neverWanted(c metav1.Condition, old *metav1.Condition) bool {
+	return c.Reason == v1alpha1.ReasonNotConfigured && (old == nil || old.Reason == v1alpha1.ReasonPending)
 }
 
 // clip keeps a note within the API's limit of 1 kB.

@@ -74,6 +74,10 @@ func (w *world) expectStatusOf(s *v1alpha1.DstackServer, name string) {
 	fmt.Fprintf(&b, "policy revision desired %t, served %t\n", st.PolicyRevision.Desired == w.revision(), st.PolicyRevision.Served == w.revision())
 	fmt.Fprintf(&b, "settings revision applied %t, proven %t, rejected %t\n",
 		st.SettingsRevision.Applied != "", st.SettingsRevision.Proven != "", st.SettingsRevision.Rejected != "")
+	if ssh := st.SSHProxy; ssh != nil {
+		fmt.Fprintf(&b, "SSH proxy at %q, %d fingerprints, %d lines for known_hosts; %d pods enforce it\n",
+			ssh.Address, len(ssh.Fingerprints), len(ssh.KnownHosts), st.Running.SSHEnforcedPods)
+	}
 	for _, item := range st.Injected {
 		fmt.Fprintln(&b, strings.TrimSpace(fmt.Sprintf("%s %s %s", item.State, item.Name, item.Manager)))
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
 )
 
 // network stands for the pods' network: who answers at an address.
@@ -84,6 +85,16 @@ type dstackServer struct {
 	mu             sync.Mutex
 	release, token string
 	role           string
+	// sshToken is the token that the SSH proxy must present; "" if it was told of
+	// no proxy.
+	sshToken string
+}
+
+func (d *dstackServer) setSSHToken(token string) *dstackServer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sshToken = token
+	return d
 }
 
 func (d *dstackServer) ServeHTTP(out http.ResponseWriter, req *http.Request) {
@@ -94,6 +105,15 @@ func (d *dstackServer) ServeHTTP(out http.ResponseWriter, req *http.Request) {
 		answer(out, map[string]any{"server_version": d.release})
 	case req.Method == http.MethodPost && req.URL.Path == "/api/users/get_my_user" && req.Header.Get("Authorization") == "Bearer "+d.token:
 		answer(out, map[string]any{"username": "admin", "global_role": d.role})
+	case req.URL.Path == "/api/sshproxy/get_upstream" && d.sshToken == "":
+		out.WriteHeader(http.StatusForbidden)
+		answer(out, map[string]any{"detail": map[string]any{"msg": "Access denied", "code": nil}})
+	case req.URL.Path == "/api/sshproxy/get_upstream" && req.Header.Get("Authorization") != "Bearer "+d.sshToken:
+		out.WriteHeader(http.StatusForbidden)
+		answer(out, map[string]any{"detail": map[string]any{"msg": "Invalid token", "code": nil}})
+	case req.URL.Path == "/api/sshproxy/get_upstream":
+		out.WriteHeader(http.StatusBadRequest)
+		answer(out, map[string]any{"detail": []any{map[string]any{"msg": "Resource not found", "code": "resource_not_exists"}}})
 	default:
 		out.WriteHeader(http.StatusForbidden)
 	}
@@ -109,4 +129,23 @@ func (n *network) listen(h http.Handler) string {
 	s := httptest.NewServer(h)
 	n.servers = append(n.servers, s)
 	return s.Listener.Addr().String()
+}
+
+// greet answers every connection with a line, as an SSH server does.
+func (n *network) greet(line string) string {
+	GinkgoHelper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(l.Close)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte(line + "\r\n"))
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
 }

@@ -33,6 +33,7 @@ type pass struct {
 	// policyReady is true when every replica of the policy server is ready and
 	// decides by the desired revision.
 	policyReady bool
+	ssh         sshPass
 	facts       status.ServerFacts
 	requeue     time.Duration
 }

@@ -53,7 +53,7 @@ func (r *DstackServerReconciler) askPolicyServers(ctx context.Context, p *pass) 
 	if err != nil {
 		return status.Finding{}, err
 	}
-	addresses, err := r.policyAddresses(ctx, p.server)
+	addresses, err := r.readyAddresses(ctx, p.server.Namespace, manifests.PolicyServerName(p.server.Name))
 	if err != nil {
 		return status.Finding{}, err
 	}
@@ -86,24 +86,28 @@ func (r *DstackServerReconciler) policyRollout(ctx context.Context, server *v1al
 	if err != nil {
 		return "waiting for the policy server's Deployment to appear", client.IgnoreNotFound(err)
 	}
+	return rolloutOf(&d, manifests.LabelServer+"="+server.Name), nil
+}
+
+// rolloutOf says what a Deployment still waits for; "" when every replica is
+// ready. selector finds its pods.
+func rolloutOf(d *appsv1.Deployment, selector string) string {
 	want := ptr.Deref(d.Spec.Replicas, 1)
 	if d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == want && d.Status.ReadyReplicas == want && d.Status.Replicas == want {
-		return "", nil
+		return ""
 	}
 	ready := d.Status.ReadyReplicas
 	if d.Status.ObservedGeneration < d.Generation {
 		ready = 0
 	}
-	return fmt.Sprintf("%d of %d replicas of Deployment %s are ready and up to date: look at its pods (kubectl -n %s get pods -l %s=%s)",
-		min(ready, d.Status.UpdatedReplicas), want, d.Name, d.Namespace, manifests.LabelServer, server.Name), nil
+	return fmt.Sprintf("%d of %d replicas of Deployment %s are ready and up to date: look at its pods (kubectl -n %s get pods -l %s)",
+		min(ready, d.Status.UpdatedReplicas), want, d.Name, d.Namespace, selector)
 }
 
-// policyAddresses are the addresses of all policy server pods that the Service
-// sends requests to.
-func (r *DstackServerReconciler) policyAddresses(ctx context.Context, server *v1alpha1.DstackServer) ([]string, error) {
+// readyAddresses are the addresses of all pods that a Service sends requests to.
+func (r *DstackServerReconciler) readyAddresses(ctx context.Context, namespace, service string) ([]string, error) {
 	var slicesOf discoveryv1.EndpointSliceList
-	err := r.Client.List(ctx, &slicesOf, client.InNamespace(server.Namespace),
-		client.MatchingLabels{discoveryv1.LabelServiceName: manifests.PolicyServerName(server.Name)})
+	err := r.Client.List(ctx, &slicesOf, client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: service})
 	if err != nil {
 		return nil, fmt.Errorf("list EndpointSlices: %w", err)
 	}

@@ -36,7 +36,7 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	if !free {
 		p.wakeAfter(lookForPods)
 		p.facts.Settings = releasing(p.workload)
-		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
+		p.keptUntilReleased()
 		return nil
 	}
 	if !saidDisabled(p.server) {
@@ -48,7 +48,15 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	p.facts.Revisions.Proven = ""
 	disabled := status.Stuck(v1alpha1.ReasonDisabled, "spec.injection is Disabled: all settings were given back, and the server runs without policy")
 	p.facts.Settings, p.facts.PolicyPlugin = disabled, disabled
+	p.sshProxyIs(disabled)
 	return nil
+}
+
+// keptUntilReleased is what is said of the processes that server pods still
+// rely on.
+func (p *pass) keptUntilReleased() {
+	p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
+	p.sshProxyIs(status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod relies on it"))
 }
 
 // saidDisabled tells whether all was given back and deleted before, for this
@@ -96,7 +104,7 @@ func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel re
 	}
 	if !free && !terminating {
 		p.facts.Settings = releasing(p.workload)
-		p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
+		p.keptUntilReleased()
 		p.wakeAfter(lookForPods)
 		return false, nil
 	}
@@ -166,10 +174,12 @@ func (r releaser) release(ctx context.Context, server *v1alpha1.DstackServer, w 
 	if err := r.client.List(ctx, &pods, client.InNamespace(server.Namespace)); err != nil {
 		return false, fmt.Errorf("list pods: %w", err)
 	}
-	return !workload.AnyUses(workload.Live(pods.Items), manifests.Endpoint(server)), nil
+	live := workload.Live(pods.Items)
+	return !workload.AnyUses(live, manifests.Endpoint(server)) && !workload.AnyReliesOnSSHProxy(live, server.Name, ""), nil
 }
 
-// deleteChildren deletes the policy server and what belongs to it.
+// deleteChildren deletes the policy server, the SSH proxy and what belongs to
+// them.
 func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackServer) error {
 	name := manifests.PolicyServerName(server.Name)
 	children := []client.Object{
@@ -190,7 +200,26 @@ func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackSer
 	for i := range plugins.Items {
 		children = append(children, &plugins.Items[i])
 	}
-	for _, o := range children {
+	return r.delete(ctx, append(children, sshChildren(server)...))
+}
+
+// sshChildren are the objects of a managed SSH proxy, its Secrets last.
+func sshChildren(server *v1alpha1.DstackServer) []client.Object {
+	name := manifests.SSHProxyName(server.Name)
+	names := []string{name, name, manifests.ServerServiceName(server.Name), name, name, manifests.SSHTokenSecretName(server.Name), manifests.SSHHostKeysSecretName(server.Name)}
+	children := []client.Object{
+		&appsv1.Deployment{}, &corev1.Service{}, &corev1.Service{}, &policyv1.PodDisruptionBudget{}, &networkingv1.NetworkPolicy{},
+		&corev1.Secret{}, &corev1.Secret{},
+	}
+	for i, o := range children {
+		o.SetNamespace(server.Namespace)
+		o.SetName(names[i])
+	}
+	return children
+}
+
+func (r releaser) delete(ctx context.Context, objects []client.Object) error {
+	for _, o := range objects {
 		err := r.client.Delete(ctx, o, client.PropagationPolicy("Background"))
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("delete %s %s: %w", r.kind(o), o.GetName(), err)

@@ -45,6 +45,7 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 	if !isTrue(p.facts.Connected) {
 		p.wakeAfter(askLater)
 	}
+	r.checkSSHTokens(ctx, p, int(port))
 	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
 		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
 	}

@@ -59,6 +59,10 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	if clash.Reason != "" && !p.facts.Settings.Stalled {
 		p.facts.Settings = clash
 	}
+	if isTrue(p.facts.Settings) && p.sshHeldBack() {
+		p.facts.Settings = status.Waiting(v1alpha1.ReasonWaitingForSSHProxy,
+			"the server is told of the SSH proxy once that answers, because nobody could log in before: see SSHProxyReady")
+	}
 	return err
 }
 
@@ -66,7 +70,7 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 func (r *DstackServerReconciler) intent(p *pass) manifests.Intent {
 	return manifests.Settings(manifests.SettingsInput{
 		Server: p.server, Workload: p.workload, Container: p.container,
-		NetworkMode: p.effective.Plan.NetworkMode, Files: r.Plugin, Options: r.options(p),
+		NetworkMode: p.effective.Plan.NetworkMode, SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
 	})
 }
 
@@ -202,6 +206,8 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("waiting for the pods of %s to be replaced and ready", p.workload))
 	case running.PolicyPods < running.Pods:
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%d of %d server pods do not ask the policy server", running.Pods-running.PolicyPods, running.Pods))
+	case p.sshEnforcedByTemplate() && running.SSHEnforcedPods < running.Pods:
+		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%d of %d server pods still let users in past the SSH proxy", running.Pods-running.SSHEnforcedPods, running.Pods))
 	case running.Pods > 0 && isolation.Strictness(running.NetworkMode) < isolation.Strictness(p.effective.Plan.NetworkMode):
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("a server pod still runs with network mode %d", running.NetworkMode))
 	}

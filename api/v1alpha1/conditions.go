@@ -29,6 +29,9 @@ const (
 	// ConditionPolicyPluginReady of a DstackServer is True when every replica of
 	// the policy server is ready and decides by the desired revision.
 	ConditionPolicyPluginReady = "PolicyPluginReady"
+	// ConditionSSHProxyReady of a DstackServer is True when every replica of the SSH
+	// proxy answers and every server pod has its token, or when none is wanted.
+	ConditionSSHProxyReady = "SSHProxyReady"
 	// ConditionSettingsApplied of a DstackServer is True when all settings are in
 	// the workload and every server pod runs with them.
 	ConditionSettingsApplied = "SettingsApplied"
@@ -143,8 +146,37 @@ const (
 	ReasonTokenInvalid = "TokenInvalid"
 )
 
+// Reasons used with SSHProxyReady, besides RollingOut, ApplyFailed and
+// Unreachable.
+const (
+	// ReasonNotConfigured: spec.sshProxy is not set.
+	ReasonNotConfigured = "NotConfigured"
+	// ReasonAnswering: the proxy greets as dstack's SSH proxy does, and server pods
+	// that know of it have its token.
+	ReasonAnswering = "Answering"
+	// ReasonSecretInvalid: a Secret of the proxy is missing or holds no usable host
+	// keys or token.
+	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonAddressPending: the load balancer has no address yet.
+	ReasonAddressPending = "AddressPending"
+	// ReasonAddressChanged: the load balancer has another address than the server
+	// was told. Write the one that is right to spec.sshProxy.managed.address.
+	ReasonAddressChanged = "AddressChanged"
+	// ReasonInvalidAddress: the load balancer has an address that dstack cannot
+	// use. Set spec.sshProxy.managed.address.
+	ReasonInvalidAddress = "InvalidAddress"
+	// ReasonTokenMismatch: a server pod has another token than the proxy's Secret.
+	ReasonTokenMismatch = "TokenMismatch"
+	// ReasonNotEnforced: a server pod knows of no SSH proxy although it was told of
+	// one, so it lets users in past it.
+	ReasonNotEnforced = "NotEnforced"
+)
+
 // Reasons used with SettingsApplied.
 const (
+	// ReasonWaitingForSSHProxy: the server is told of the SSH proxy only when that
+	// answers, because nobody could log in before.
+	ReasonWaitingForSSHProxy = "WaitingForSSHProxy"
 	// ReasonApplied: all settings are in the workload and in every pod.
 	ReasonApplied = "Applied"
 	// ReasonWaitingForPolicyServers: the server is told to ask the policy server

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
@@ -36,8 +37,9 @@ const maxConflicts = 100
 
 // Settings puts an intent into the user's workload, never by force. Of the
 // independent items exactly those that clash are left out. If a part of the
-// plugin clashes, none of it is set; and where it is set already nothing is
-// written at all, because leaving it out would open the server.
+// plugin clashes, none of it is set, and if a variable of the SSH proxy does,
+// none of those; and where such a part is set already nothing is written at all,
+// because leaving it out would open the server.
 //
 // An error means that the outcome is not known or that the workload has changed
 // meanwhile: try again.
@@ -90,9 +92,12 @@ func (a *Applier) negotiate(ctx context.Context, intent manifests.Intent) (manif
 }
 
 // opens tells whether sending would take the plugin out of a server that has
-// it.
+// it, or the SSH proxy out of one that enforces it.
 func opens(intent, send manifests.Intent) bool {
-	return send.Plugin == nil && intent.Plugin != nil && intent.Workload.Injected() != nil
+	if send.Plugin == nil && intent.Plugin != nil && intent.Workload.Injected() != nil {
+		return true
+	}
+	return len(send.SSH) == 0 && len(intent.SSH) > 0 && ownsItem(intent.Workload, intent.Container, dstack.EnvServerSSHProxyEnforced)
 }
 
 // refused sorts out an apply that failed without a conflict of fields.
@@ -155,8 +160,12 @@ func withoutKnownClashes(intent manifests.Intent) (manifests.Intent, []Conflict)
 // conflict. Several managers that own one field make several conflicts of it.
 func drop(intent, send manifests.Intent, c Conflict) (manifests.Intent, Conflict) {
 	c.Item = c.variable(intent.Container)
-	if slices.ContainsFunc(intent.Settings, func(e envItem) bool { return *e.Name == c.Item }) {
+	named := func(e envItem) bool { return *e.Name == c.Item }
+	switch {
+	case slices.ContainsFunc(intent.Settings, named):
 		return leaveOut(send, c.Item), c
+	case slices.ContainsFunc(intent.SSH, named):
+		return send.WithoutSSH(), c
 	}
 	if c.Item == "" {
 		c.Item = c.Field
@@ -198,6 +207,9 @@ func result(intent, sent manifests.Intent, conflicts []Conflict) Result {
 	for _, e := range intent.Settings {
 		kept := slices.ContainsFunc(sent.Settings, func(s envItem) bool { return *s.Name == *e.Name })
 		add(*e.Name, kept)
+	}
+	for _, e := range intent.SSH {
+		add(*e.Name, len(sent.SSH) > 0)
 	}
 	if p := intent.Plugin; p != nil {
 		for _, e := range p.Env {

@@ -13,6 +13,9 @@ type Plan struct {
 	// NetworkMode is 3 if every policy that enforces denies the host network and
 	// no exception lifts it, 2 if every one allows it, else 1.
 	NetworkMode v1alpha1.NetworkMode
+	// SSHProxy is true when the server is to have an SSH proxy, and SSHEnforced
+	// when that is to be the only way in: a policy that enforces denies hostSSH.
+	SSHProxy, SSHEnforced bool
 	// loosest and strictest are the policies that keep the mode from being
 	// stricter or looser; nil if there is no such policy.
 	loosest, strictest *Profile
@@ -43,16 +46,18 @@ func Weaker(a, b v1alpha1.NetworkMode) v1alpha1.NetworkMode {
 // unmatchedProjects, never at the projects that exist: new ones appear at any
 // time. Profiles in audit mode have no say. unmatchedProjects in audit mode
 // enforces nothing, so its projects must keep the host network.
-func plan(e *Effective, now time.Time) Plan {
-	p := planner{allDenied: true, allAllowed: true}
+func plan(e *Effective, sshProxy bool, now time.Time) Plan {
+	p := planner{allDenied: true, allAllowed: true, Plan: Plan{SSHProxy: sshProxy}}
 	for _, profile := range e.Profiles {
 		if profile.Enforce {
 			p.look(profile, plannedHostNetwork(profile, now))
+			p.lookSSH(profile)
 		}
 	}
 	unmatched := ModeAllowed
 	if e.Unmatched.Enforce {
 		unmatched = plannedHostNetwork(e.Unmatched, now)
+		p.lookSSH(e.Unmatched)
 	}
 	p.look(e.Unmatched, unmatched)
 	switch {
@@ -86,6 +91,13 @@ func (p *planner) look(profile *Profile, mode string) {
 		if p.strictest == nil || mode == ModeDenied && p.strictest.Values[HostNetwork].Mode != ModeDenied {
 			p.strictest = profile
 		}
+	}
+}
+
+// lookSSH takes one value of hostSSH in. No exception lifts it.
+func (p *planner) lookSSH(profile *Profile) {
+	if p.SSHProxy && profile.Values[HostSSH].Mode == ModeDenied {
+		p.SSHEnforced = true
 	}
 }
 

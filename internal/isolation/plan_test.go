@@ -130,3 +130,37 @@ func TestWeaker(t *testing.T) {
 		t.Error("a mode that is not known counts as strict")
 	}
 }
+
+// SSH is enforced where there is a proxy and a policy that enforces denies
+// hostSSH; for everybody then.
+func TestPlanOfSSH(t *testing.T) {
+	allowed := override(v1alpha1.Controls{HostSSH: "Allowed"})
+	withProxy := func(level v1alpha1.Level, enforcement v1alpha1.Enforcement) *v1alpha1.DstackServer {
+		s := newServer(level)
+		s.Spec.UnmatchedProjects.Enforcement = enforcement
+		s.Spec.SSHProxy = &v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}
+		return s
+	}
+	tests := map[string]struct {
+		server          *v1alpha1.DstackServer
+		profiles        []v1alpha1.IsolationProfile
+		proxy, enforced bool
+	}{
+		"no proxy":             {server: newServer("Restricted")},
+		"nobody denies":        {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", allowed)}, proxy: true},
+		"one denies":           {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted")}, proxy: true, enforced: true},
+		"one audits":           {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited)}, proxy: true},
+		"unmatched denies":     {server: withProxy("Baseline", "Enforce"), proxy: true, enforced: true},
+		"unmatched audits":     {server: withProxy("Baseline", "Audit"), proxy: true},
+		"no exception lifts":   {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", time.Time{}, "hostSSH"))}, proxy: true, enforced: true},
+		"an unknown level":     {server: withProxy("Paranoid", "Enforce"), proxy: true, enforced: true},
+		"of two, one enforces": {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited), newProfile("b", "Baseline")}, proxy: true, enforced: true},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if p := resolve(tc.server, tc.profiles...).Plan; p.SSHProxy != tc.proxy || p.SSHEnforced != tc.enforced {
+				t.Errorf("proxy %t, enforced %t, want %t, %t", p.SSHProxy, p.SSHEnforced, tc.proxy, tc.enforced)
+			}
+		})
+	}
+}

@@ -105,7 +105,7 @@ func Resolve(in Input) *Effective {
 	}
 	slices.SortFunc(e.Profiles, func(a, b *Profile) int { return cmp.Compare(a.Name, b.Name) })
 	e.index = newIndex(e.Profiles)
-	e.Plan = plan(e, in.Now)
+	e.Plan = plan(e, in.Server.Spec.SSHProxy != nil, in.Now)
 	e.Revision = revision(e)
 	e.NextExpiry = nextExpiry(e.Profiles, in.Now)
 	return e

@@ -26,6 +26,12 @@ type Intent struct {
 	Settings []*corev1ac.EnvVarApplyConfiguration
 	// Plugin is what only works together: it is applied whole or not at all.
 	Plugin *PluginPart
+	// SSH are the variables of the SSH proxy: they are applied all or not at all,
+	// because dstack does not enforce a proxy that it only half knows of.
+	SSH []*corev1ac.EnvVarApplyConfiguration
+	// SSHTokenID stands for the SSH proxy's token, which the server reads at its
+	// start.
+	SSHTokenID string
 	// TokenID stands for the policy server's token, which the server reads at its
 	// start.
 	TokenID string
@@ -53,12 +59,18 @@ func (i Intent) WithoutPlugin() Intent {
 	return i
 }
 
+// WithoutSSH is the intent without the variables of the SSH proxy.
+func (i Intent) WithoutSSH() Intent {
+	i.SSH, i.SSHTokenID = nil, ""
+	return i
+}
+
 // Empty tells whether nothing is left to apply.
-func (i Intent) Empty() bool { return len(i.Settings) == 0 && i.Plugin == nil }
+func (i Intent) Empty() bool { return len(i.Settings) == 0 && len(i.SSH) == 0 && i.Plugin == nil }
 
 // Env are all variables of the intent.
 func (i Intent) Env() []*corev1ac.EnvVarApplyConfiguration {
-	env := slices.Clone(i.Settings)
+	env := slices.Concat(i.Settings, i.SSH)
 	if i.Plugin != nil {
 		env = append(env, i.Plugin.Env...)
 	}
@@ -89,6 +101,9 @@ func (i Intent) template() *corev1ac.PodTemplateSpecApplyConfiguration {
 	annotations := map[string]string{workload.AnnotationSettings: i.Revision}
 	if i.TokenID != "" {
 		annotations[AnnotationTokenID] = i.TokenID
+	}
+	if i.SSHTokenID != "" {
+		annotations[workload.AnnotationSSHToken] = i.SSHTokenID
 	}
 	return corev1ac.PodTemplateSpec().
 		WithAnnotations(annotations).

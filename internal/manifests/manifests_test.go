@@ -47,6 +47,8 @@ type world struct {
 	mode     v1alpha1.NetworkMode
 	// whole adds the policy server and what belongs to it.
 	whole bool
+	// ssh is what the server is told of an SSH proxy; a managed one is added.
+	ssh *manifests.SSHSettings
 }
 
 func (w world) obj() *v1alpha1.DstackServer {
@@ -84,7 +86,7 @@ func (w world) input(t *testing.T) manifests.SettingsInput {
 	if mode == 0 {
 		mode = v1alpha1.NetworkModeHostWhenPossible
 	}
-	return manifests.SettingsInput{Server: w.obj(), Workload: live, Container: c, NetworkMode: mode, Files: files, Options: options}
+	return manifests.SettingsInput{Server: w.obj(), Workload: live, Container: c, NetworkMode: mode, SSH: w.ssh, Files: files, Options: options}
 }
 
 // objects are all that is applied in the case.
@@ -95,6 +97,11 @@ func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 		s := w.obj()
 		own := append(manifests.PolicyServer(s, w.workload().Selector, options), manifests.Plugin(s, files), manifests.State(s, "5e771465"))
 		for _, o := range own {
+			all = append(all, o.Config)
+		}
+	}
+	if s := w.obj(); s.Spec.SSHProxy != nil && s.Spec.SSHProxy.Managed != nil {
+		for _, o := range w.sshProxy() {
 			all = append(all, o.Config)
 		}
 	}
@@ -123,19 +130,52 @@ var worlds = map[string]world{
 		Replicas: 5, ImagePullSecrets: []v1alpha1.LocalObjectReference{{Name: "registry"}},
 		Resources: &v1alpha1.ResourceRequirements{Requests: quantities("cpu", "1"), Limits: quantities("memory", "1Gi")},
 	})},
-	"statefulset":                  {stateful: true, mode: 1},
-	"read-only-mount-with-subpath": {pod: claimAt(corev1.VolumeMount{MountPath: "/root", SubPath: "home/dstack", ReadOnly: true})},
-	"no-volume":                    {pod: testkit.MakeServerPod()},
-	"another-server-dir":           {server: testkit.MakeServer("main").ServerDir("/srv/dstack"), pod: claimAt(corev1.VolumeMount{MountPath: "/srv"})},
-	"network-mode-1":               {mode: 1},
-	"network-mode-2":               {mode: 2},
-	"network-mode-3":               {mode: 3},
-	"users-pythonpath":             {pod: testkit.MakeServerPod().Data().Env("PYTHONPATH", "/app:/opt/dstack-isolation")},
-	"run-as-spec":                  {server: testkit.MakeServer("main").RunAsUser(3000), pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
-	"run-as-container":             {pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
-	"run-as-pod":                   {pod: security(nil, nil, nil, ptr.To[int64](2000))},
-	"run-as-pod-non-root":          {pod: security(nil, ptr.To(true), nil, nil)},
+	"ssh-proxy": {server: withSSHProxy(v1alpha1.ManagedSSHProxy{}), ssh: told(true)},
+	"ssh-proxy-options": {server: withSSHProxy(v1alpha1.ManagedSSHProxy{
+		Image: "registry.example.com/sshproxy:1", ImagePullSecrets: []v1alpha1.LocalObjectReference{{Name: "registry"}}, Replicas: 3,
+		Address: "ssh.example.com:2222",
+		Service: v1alpha1.SSHProxyService{
+			Type: v1alpha1.SSHProxyLoadBalancer, Port: 2222, NodePort: 30222, LoadBalancerClass: "example.com/internal",
+			Annotations: map[string]string{"example.com/scheme": "internal"},
+		},
+		HostKeysSecretRef: &v1alpha1.SecretKeyReference{Name: "ssh-keys", Key: "all"},
+		TokenSecretRef:    &v1alpha1.SecretKeyReference{Name: "ssh", Key: "api"},
+		Resources:         &v1alpha1.ResourceRequirements{Limits: quantities("memory", "1Gi")}, TerminationGracePeriodSeconds: 3600,
+		NodeSelector: map[string]string{"kubernetes.io/arch": "arm64", "pool": "edge"},
+	}).Port(8000), ssh: told(true)},
+	"ssh-proxy-node-port":                     {server: withSSHProxy(v1alpha1.ManagedSSHProxy{Service: v1alpha1.SSHProxyService{Type: v1alpha1.SSHProxyNodePort, NodePort: 30022}}), ssh: told(false)},
+	"ssh-proxy-external":                      {server: testkit.MakeServer("main").SSHProxy(v1alpha1.SSHProxy{External: &v1alpha1.ExternalSSHProxy{}}), ssh: told(true)},
+	"statefulset":                             {stateful: true, mode: 1},
+	"read-only-mount-with-subpath":            {pod: claimAt(corev1.VolumeMount{MountPath: "/root", SubPath: "home/dstack", ReadOnly: true})},
+	"no-volume":                               {pod: testkit.MakeServerPod()},
+	"another-server-dir":                      {server: testkit.MakeServer("main").ServerDir("/srv/dstack"), pod: claimAt(corev1.VolumeMount{MountPath: "/srv"})},
+	"network-mode-1":                          {mode: 1},
+	"network-mode-2":                          {mode: 2},
+	"network-mode-3":                          {mode: 3},
+	"users-pythonpath":                        {pod: testkit.MakeServerPod().Data().Env("PYTHONPATH", "/app:/opt/dstack-isolation")},
+	"run-as-spec":                             {server: testkit.MakeServer("main").RunAsUser(3000), pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
+	"run-as-container":                        {pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
+	"run-as-pod":                              {pod: security(nil, nil, nil, ptr.To[int64](2000))},
+	"run-as-pod-non-root":                     {pod: security(nil, ptr.To(true), nil, nil)},
 	"run-as-container-root-in-a-non-root-pod": {pod: security(ptr.To(false), ptr.To(true), ptr.To[int64](0), nil)},
+}
+
+func withSSHProxy(m v1alpha1.ManagedSSHProxy) *testkit.Server {
+	return testkit.MakeServer("main").SSHProxy(v1alpha1.SSHProxy{Managed: &m})
+}
+
+// told is what a server is told of an SSH proxy.
+func told(enforced bool) *manifests.SSHSettings {
+	return &manifests.SSHSettings{TokenID: "main/0f1e2d3c", SSHProxy: workload.SSHProxy{
+		Token: v1alpha1.SecretKeyReference{Name: "ssh", Key: "api"}, Address: "ssh.example.com:2222", Enforced: enforced,
+	}}
+}
+
+func (w world) sshProxy() []manifests.Object {
+	s := w.obj()
+	return manifests.SSHProxy(s, w.workload().Selector, manifests.SSHProxyOptions{
+		Token: manifests.SSHTokenRef(s), HostKeys: manifests.SSHHostKeysRef(s), TokenID: "main/0f1e2d3c", HostKeysID: "5e771465",
+	})
 }
 
 func withPlugin(p v1alpha1.PolicyPlugin) *testkit.Server {
@@ -195,6 +235,7 @@ func TestGoldenFilesHoldEveryVariableAndContainer(t *testing.T) {
 	}
 	names := []string{
 		dstack.EnvJobNetworkMode, dstack.EnvPluginServiceURI, dstack.EnvPolicyURL, dstack.EnvToken, dstack.EnvServer, dstack.EnvPythonPath,
+		dstack.EnvSSHProxyAPIToken, dstack.EnvSSHProxyAPIURL, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced, "ssh-proxy",
 		"ISOLATION_PROVEN", workload.InjectContainer, "policy-server",
 	}
 	for _, name := range names {

@@ -3,14 +3,15 @@ package manifests
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
-	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // Patch is the intent as a strategic merge patch in YAML, for a manifest that
@@ -65,10 +66,9 @@ func (i Intent) InPlace() []v1alpha1.InjectedItem {
 			add(list.label+name, want, entry(at(have, "spec", list.key), "name", name))
 		})
 	}
-	for _, key := range []string{AnnotationTokenID, workload.AnnotationSettings} {
-		if w := at(want, "metadata", "annotations", key); w != nil {
-			add("annotation "+key, w, at(have, "metadata", "annotations", key))
-		}
+	annotations, _ := at(want, "metadata", "annotations").(map[string]any)
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		add("annotation "+key, annotations[key], at(have, "metadata", "annotations", key))
 	}
 	return items
 }

@@ -24,11 +24,15 @@ const (
 	// AnnotationTokenID on a pod template stands for the token that the pod reads at
 	// its start: a digest that tells nothing of it.
 	AnnotationTokenID = v1alpha1.Group + "/token-id"
+	// AnnotationHostKeysID on the SSH proxy's pods changes with its host keys.
+	AnnotationHostKeysID = v1alpha1.Group + "/ssh-host-keys-id"
 
 	// AppName is the value of LabelName and of LabelManagedBy.
 	AppName = "dstack-isolation"
 	// ComponentPolicyServer is the value of LabelComponent of the policy server.
 	ComponentPolicyServer = "policy-server"
+	// ComponentSSHProxy is the value of LabelComponent of the SSH proxy.
+	ComponentSSHProxy = "ssh-proxy"
 	// ComponentManager is the value of LabelComponent of the manager's pods.
 	ComponentManager = "manager"
 )

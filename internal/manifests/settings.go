@@ -23,8 +23,10 @@ type SettingsInput struct {
 	Workload    *workload.Workload
 	Container   *corev1.Container
 	NetworkMode v1alpha1.NetworkMode
-	Files       PluginFiles
-	Options     Options
+	// SSH is what the server is told of its SSH proxy; nil for nothing.
+	SSH     *SSHSettings
+	Files   PluginFiles
+	Options Options
 }
 
 // Settings builds what the operator sets in the user's workload. The image and
@@ -37,6 +39,9 @@ func Settings(in SettingsInput) Intent {
 	}
 	if in.NetworkMode != v1alpha1.NetworkModeHostWhenPossible {
 		i.Settings = append(i.Settings, envVar(dstack.EnvJobNetworkMode, strconv.Itoa(int(in.NetworkMode))))
+	}
+	if in.SSH != nil {
+		i.SSH, i.SSHTokenID = sshVariables(in.SSH), in.SSH.TokenID
 	}
 	i.Plugin = pluginPart(in, pin{image: "IMAGE", plugin: "PLUGIN"})
 	i.Revision = i.digest()
@@ -95,6 +100,26 @@ func envVar(name, value string) *corev1ac.EnvVarApplyConfiguration {
 func secretEnvVar(name, secret, key string) *corev1ac.EnvVarApplyConfiguration {
 	return corev1ac.EnvVar().WithName(name).WithValueFrom(corev1ac.EnvVarSource().
 		WithSecretKeyRef(corev1ac.SecretKeySelector().WithName(secret).WithKey(key).WithOptional(false)))
+}
+
+// SSHSettings is what the server is told of its SSH proxy.
+type SSHSettings struct {
+	workload.SSHProxy
+	// TokenID changes with the token.
+	TokenID string
+}
+
+// sshVariables never hold an empty value: dstack does not start with an empty
+// address, ignores an empty token, and takes any value of the last one for yes.
+func sshVariables(s *SSHSettings) []*corev1ac.EnvVarApplyConfiguration {
+	env := []*corev1ac.EnvVarApplyConfiguration{
+		secretEnvVar(dstack.EnvSSHProxyAPIToken, s.Token.Name, s.Token.Key),
+		envVar(dstack.EnvServerSSHProxyAddress, s.Address),
+	}
+	if s.Enforced {
+		env = append(env, envVar(dstack.EnvServerSSHProxyEnforced, "1"))
+	}
+	return env
 }
 
 // pluginPart builds all that makes the server ask the policy server: only

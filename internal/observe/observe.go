@@ -1,5 +1,6 @@
 // Package observe asks running processes what they are: policy servers for the
-// revision they decide by, and dstack servers for their release.
+// revision they decide by, dstack servers for their release, and SSH proxies for
+// their banner.
 package observe
 
 import (
@@ -29,9 +30,11 @@ const (
 	maxAnswer = 64 << 10
 )
 
-// Prober asks over HTTP, straight to each pod and never through a proxy.
+// Prober asks processes straight, over HTTP and SSH, and never through a web
+// proxy.
 type Prober struct {
 	http *http.Client
+	dial Dialer
 }
 
 // Dialer opens connections; tests put their own in place of the network's.
@@ -42,7 +45,7 @@ func New(dial Dialer) *Prober {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: timeout}).DialContext
 	}
-	return &Prober{http: &http.Client{
+	return &Prober{dial: dial, http: &http.Client{
 		Timeout:       timeout,
 		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, MaxResponseHeaderBytes: maxAnswer},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -172,7 +175,7 @@ func plain(err error) error {
 	case errors.As(err, &system):
 		return errors.New(system.Error())
 	case !errors.As(err, &request):
-		return err // What the API client says of an answer.
+		return err // What a client of ours says of an answer.
 	case request.Op == "parse":
 		return errors.New("has no usable address")
 	case errors.Is(err, io.EOF):

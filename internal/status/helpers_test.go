@@ -35,6 +35,7 @@ func goodFacts(e *isolation.Effective) status.ServerFacts {
 		Effective:    e,
 		Accepted:     status.OK(v1alpha1.ReasonAccepted, "accepted"),
 		PolicyPlugin: status.OK(v1alpha1.ReasonServing, "serving"),
+		SSHProxy:     status.OK(v1alpha1.ReasonAnswering, "answering"),
 		Settings:     status.OK(v1alpha1.ReasonApplied, "applied"),
 		Connected:    status.OK(v1alpha1.ReasonConnected, "connected"),
 		Served:       e.Revision,
@@ -46,7 +47,12 @@ func goodFacts(e *isolation.Effective) status.ServerFacts {
 
 // goodView is what a profile sees of such a server.
 func goodView(e *isolation.Effective) status.View {
-	return status.View{Effective: e, Served: e.Revision, Running: running(e.Plan.NetworkMode), Proven: true}
+	return status.View{Effective: e, Served: e.Revision, Running: running(e.Plan.NetworkMode), Proven: true, SSHProxy: goodFacts(e).SSHProxy}
+}
+
+// managed is an SSH proxy that the operator runs.
+func managed() v1alpha1.SSHProxy {
+	return v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{Address: "ssh.example.com"}}
 }
 
 // restricted is a profile that denies all that this release can enforce.

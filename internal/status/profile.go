@@ -28,6 +28,8 @@ type View struct {
 	Proven bool
 	// SettingsStalled is true when the server's settings wait for somebody.
 	SettingsStalled bool
+	// SSHProxy is what the server's condition says of the SSH proxy.
+	SSHProxy Finding
 	// Override, when it has a reason, says for all profiles why nothing is in
 	// force: the server is not accepted, disabled or being released.
 	Override Finding
@@ -61,6 +63,8 @@ func (v *View) take(server string, c metav1.Condition) {
 		}
 	case v1alpha1.ConditionPolicyPluginReady:
 		v.CatchingUp = c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonRevisionBehind || c.Reason == v1alpha1.ReasonUpgrading
+	case v1alpha1.ConditionSSHProxyReady:
+		v.SSHProxy = Finding{Status: c.Status, Reason: c.Reason, Message: c.Message, Stalled: sshStalls(c)}
 	case v1alpha1.ConditionSettingsApplied:
 		v.SettingsStalled = c.Status == metav1.ConditionFalse && stalls(c.Reason)
 	}
@@ -73,6 +77,17 @@ func stalls(reason string) bool {
 		v1alpha1.ReasonInjectionFailed, v1alpha1.ReasonRolloutBlocked, v1alpha1.ReasonProxyInTheWay,
 		v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing, v1alpha1.ReasonManualStepNeeded:
 		return true
+	default:
+		return false
+	}
+}
+
+// sshStalls tells the reasons of SSHProxyReady that wait for somebody.
+func sshStalls(c metav1.Condition) bool {
+	switch c.Reason {
+	case v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAddressChanged, v1alpha1.ReasonInvalidAddress, v1alpha1.ReasonInvalidWorkload,
+		v1alpha1.ReasonNotEnforced:
+		return c.Status == metav1.ConditionFalse
 	default:
 		return false
 	}
@@ -133,7 +148,7 @@ func programmed(p *isolation.Profile, v View) Finding {
 	if v.Override.Reason != "" {
 		return v.Override
 	}
-	if names := notEnforceable(p); len(names) > 0 && p.Enforce {
+	if names := notEnforceable(p, v); len(names) > 0 && p.Enforce {
 		return Stuck(v1alpha1.ReasonControlNotEnforceable, strings.Join(names, "; "))
 	}
 	if v.Served != v.Effective.Revision {
@@ -152,7 +167,7 @@ func programmed(p *isolation.Profile, v View) Finding {
 	case !p.Enforce:
 		return OK(v1alpha1.ReasonAuditOnly, "nothing is refused: what the profile denies is counted and logged")
 	}
-	return OK(v1alpha1.ReasonProgrammed, "every policy server decides by this profile and every server pod asks them")
+	return v.orSSH(p, OK(v1alpha1.ReasonProgrammed, "every policy server decides by this profile and every server pod asks them"))
 }
 
 // settings is the finding that server pods lack settings.
@@ -162,6 +177,36 @@ func (v View) settings(message string) Finding {
 		return Stuck(v1alpha1.ReasonSettingsNotRunning, message)
 	}
 	return Waiting(v1alpha1.ReasonSettingsNotRunning, message)
+}
+
+// sshAwaited says what must still arrive before hostSSH is denied on every
+// server pod; "" when nothing. That the proxy itself does not answer later opens
+// nothing: then nobody gets in.
+func (v View) sshAwaited() string {
+	switch {
+	case v.SSHProxy.Reason == v1alpha1.ReasonNotEnforced:
+		return v.SSHProxy.Message
+	case v.Running == nil || v.Running.SSHEnforcedPods < v.Running.Pods:
+		return "not every server pod has the SSH proxy as the only way in"
+	}
+	return ""
+}
+
+// orSSH is the finding that server pods do not enforce the SSH proxy where the
+// profile denies hostSSH, else the given one.
+func (v View) orSSH(p *isolation.Profile, f Finding) Finding {
+	message := v.sshAwaited()
+	if p.Values[isolation.HostSSH].Mode != isolation.ModeDenied || message == "" {
+		return f
+	}
+	if !v.SSHProxy.isTrue() {
+		message += fmt.Sprintf(": see SSHProxyReady of DstackServer %s", v.Effective.Name)
+		if v.SSHProxy.Stalled {
+			return Stuck(v1alpha1.ReasonSettingsNotRunning, message)
+		}
+		return Waiting(v1alpha1.ReasonSettingsNotRunning, message)
+	}
+	return v.settings(message)
 }
 
 // alreadyServed tells whether what the policy servers decide by contains this

@@ -21,6 +21,7 @@ type ServerFacts struct {
 	Accepted     Finding
 	Connected    Finding
 	PolicyPlugin Finding
+	SSHProxy     Finding
 	Settings     Finding
 
 	// Served is the revision that every policy server pod decides by; "" while
@@ -31,7 +32,9 @@ type ServerFacts struct {
 	// Revisions of the settings, as far as they have come.
 	Revisions v1alpha1.SettingsRevisions
 	// Release is the oldest release of the server's pods.
-	Release  string
+	Release string
+	// SSH is what users must know of the SSH proxy; nil without one.
+	SSH      *v1alpha1.SSHProxyStatus
 	Injected []v1alpha1.InjectedItem
 	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
 	ManualPatch string
@@ -44,6 +47,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		ObservedGeneration: s.Generation,
 		Release:            clipTo(f.Release, 60),
 		Running:            f.Running,
+		SSHProxy:           f.SSH,
 		SettingsRevision:   f.Revisions,
 		Injected:           boundedItems(f.Injected),
 		ManualPatch:        f.ManualPatch,
@@ -59,6 +63,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 	rows := []row{
 		{v1alpha1.ConditionAccepted, f.Accepted.orPending()},
 		{v1alpha1.ConditionPolicyPluginReady, f.PolicyPlugin.orPending()},
+		{v1alpha1.ConditionSSHProxyReady, f.SSHProxy.orPending()},
 		{v1alpha1.ConditionSettingsApplied, f.Settings.orPending()},
 		{v1alpha1.ConditionConnected, f.Connected.orPending()},
 		{v1alpha1.ConditionUnmatchedProjectsCovered, unmatched},
@@ -87,7 +92,10 @@ func covered(e *isolation.Effective, f ServerFacts) Finding {
 	case f.Settings.Reason == v1alpha1.ReasonDisabled, f.Settings.Reason == v1alpha1.ReasonReleasing:
 		return f.Settings
 	}
-	view := View{Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "", SettingsStalled: f.Settings.Stalled}
+	view := View{
+		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "",
+		SettingsStalled: f.Settings.Stalled, SSHProxy: f.SSHProxy.orPending(),
+	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {
 		return OK(v1alpha1.ReasonCovered, "projects that no profile names are refused what their level denies")

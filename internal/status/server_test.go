@@ -35,8 +35,20 @@ func TestServerToTheLetter(t *testing.T) {
 		},
 		"unmatched projects need the SSH proxy": {
 			restrictedServer(), nothing,
-			"Ready=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy, which this release does not run: set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does",
-			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy, which this release does not run: set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does",
+			"Ready=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed",
+			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed",
+		},
+		"unmatched projects have the SSH proxy": {
+			restrictedServer().SSHProxy(managed()), func(f *ours.ServerFacts) { f.Running.SSHEnforcedPods = 2 },
+			"Ready=True/Ready: all 2 server pods ask the policy server; 1 profiles, policy revision REVISION, network mode 3",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
+		},
+		"unmatched projects wait for the SSH proxy": {
+			restrictedServer().SSHProxy(managed()), func(f *ours.ServerFacts) {
+				f.SSHProxy = ours.Stuck(v1alpha1.ReasonSecretInvalid, "mend it")
+			},
+			"Ready=False/SecretInvalid: mend it",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: not every server pod has the SSH proxy as the only way in: see SSHProxyReady of DstackServer main",
 		},
 		"unknown level": {
 			testkit.MakeServer("main").Level("Paranoid").Enforcement(v1alpha1.EnforcementAudit), nothing,
@@ -111,9 +123,11 @@ func TestServerStatusBesideConditions(t *testing.T) {
 	f.Served = ""
 	f.Injected = []v1alpha1.InjectedItem{{Name: "PYTHONPATH", State: v1alpha1.InjectedConflict, Manager: "helm"}}
 	f.Warnings = []string{"strategy Recreate"}
+	f.SSH = &v1alpha1.SSHProxyStatus{Address: "ssh.example.com:22"}
 	want := v1alpha1.DstackServerStatus{
 		ObservedGeneration: 5, Release: "0.22.5", Profiles: 2, PlannedNetworkMode: 1,
 		Running:          f.Running,
+		SSHProxy:         f.SSH,
 		PolicyRevision:   v1alpha1.PolicyRevisions{Desired: e.Revision},
 		SettingsRevision: f.Revisions,
 		Injected:         f.Injected,
@@ -131,7 +145,7 @@ func TestViewOf(t *testing.T) {
 	s := testkit.MakeServer("main").Generation(1).Obj()
 	e := resolve(s, restricted("research").Obj())
 	s.Status = ours.Server(s, goodFacts(e), now)
-	if diff := cmp.Diff(ours.View{Served: e.Revision, Running: running(1), Proven: true, CatchingUp: true}, without(ours.ViewOf(s, e))); diff != "" {
+	if diff := cmp.Diff(ours.View{Served: e.Revision, Running: running(1), Proven: true, CatchingUp: true, SSHProxy: goodFacts(e).SSHProxy}, without(ours.ViewOf(s, e))); diff != "" {
 		t.Errorf("all well, -want +got:\n%s", diff)
 	}
 	stuck := []string{
@@ -152,6 +166,18 @@ func TestViewOf(t *testing.T) {
 		s.Status = ours.Server(s, f, now)
 		if ours.ViewOf(s, e).SettingsStalled {
 			t.Errorf("%s stalls the profiles", reason)
+		}
+	}
+	for reason, want := range map[string]bool{
+		v1alpha1.ReasonSecretInvalid: true, v1alpha1.ReasonAddressChanged: true, v1alpha1.ReasonInvalidAddress: true,
+		v1alpha1.ReasonInvalidWorkload: true, v1alpha1.ReasonNotEnforced: true,
+		v1alpha1.ReasonTokenMismatch: false, v1alpha1.ReasonAddressPending: false, v1alpha1.ReasonRollingOut: false, v1alpha1.ReasonUnreachable: false,
+	} {
+		f := goodFacts(e)
+		f.SSHProxy = ours.Finding{Status: metav1.ConditionFalse, Reason: reason, Message: "…", Stalled: want}
+		s.Status = ours.Server(s, f, now)
+		if got := ours.ViewOf(s, e).SSHProxy; got != f.SSHProxy {
+			t.Errorf("%s: got %+v, want %+v", reason, got, f.SSHProxy)
 		}
 	}
 	for reason, want := range map[string]bool{v1alpha1.ReasonRevisionBehind: true, v1alpha1.ReasonUpgrading: true, v1alpha1.ReasonRollingOut: false, v1alpha1.ReasonTokenInvalid: false} {

@@ -53,7 +53,7 @@ type table struct {
 func newTable(p *isolation.Profile, v View, now time.Time) *table {
 	t := &table{profile: p, view: v, now: now, policy: v.Effective.AtLeast(p), awaited: v.awaited()}
 	if t.awaited == "" {
-		t.ways = append(waysToHost(&t.policy, v.Running.NetworkMode), waysOfPlacement(&t.policy)...)
+		t.ways = append(waysToHost(&t.policy, v), waysOfPlacement(&t.policy)...)
 		t.findExcepted()
 	}
 	return t
@@ -87,12 +87,14 @@ func (t *table) standing(c isolation.Control) (v1alpha1.Standing, string) {
 	switch {
 	case !denied(&t.policy, c):
 		return v1alpha1.StandingNotDenied, t.notDenied(c)
-	case c == isolation.HostSSH:
-		return v1alpha1.StandingNotEnforceable, noProxy(t.profile)
+	case c == isolation.HostSSH && !t.view.Effective.Plan.SSHProxy:
+		return v1alpha1.StandingNotEnforceable, noProxy(t.profile, t.view)
 	case t.view.Override.Reason != "":
 		return v1alpha1.StandingNotEnforceable, t.view.Override.Message
 	case t.awaited != "":
 		return v1alpha1.StandingPending, t.awaited
+	case c == isolation.HostSSH && t.view.sshAwaited() != "":
+		return v1alpha1.StandingPending, t.view.sshAwaited()
 	}
 	if ways := t.waysAround(c); len(ways) > 0 {
 		return v1alpha1.StandingBypassable, strings.Join(ways, "; ")
@@ -130,23 +132,23 @@ func (v View) awaited() string {
 
 // noProxy says why hostSSH cannot be denied, and what to do. Projects that no
 // profile names have a level and no controls of their own.
-func noProxy(p *isolation.Profile) string {
-	remedy := "set controls.hostSSH to Allowed until it does"
+func noProxy(p *isolation.Profile, v View) string {
+	remedy := "controls.hostSSH to Allowed"
 	if p.Name == "" {
-		remedy = "set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed until it does"
+		remedy = "spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed"
 	}
-	return "it needs dstack's SSH proxy, which this release does not run: " + remedy
+	return fmt.Sprintf("it needs dstack's SSH proxy: set spec.sshProxy of DstackServer %s, or set %s", v.Effective.Name, remedy)
 }
 
 // notEnforceable names the controls that the profile denies and that nothing
 // enforces, each with what to do.
-func notEnforceable(p *isolation.Profile) []string {
+func notEnforceable(p *isolation.Profile, v View) []string {
 	var out []string
 	for _, c := range isolation.AllControls() {
-		if !denies(c, p.Values[c]) || c != isolation.HostSSH {
+		if !denies(c, p.Values[c]) || c != isolation.HostSSH || v.Effective.Plan.SSHProxy {
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy(p)))
+		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy(p, v)))
 	}
 	return out
 }

@@ -79,9 +79,45 @@ func restrictedServer() *testkit.Server {
 }
 
 var profileCases = map[string]profileCase{
-	"restricted on bridge":           {server: restrictedServer(), profile: restricted("research")},
-	"open":                           {profile: open("research")},
-	"host ssh denied":                {server: restrictedServer(), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1)},
+	"restricted on bridge": {server: restrictedServer(), profile: restricted("research")},
+	"open":                 {profile: open("research")},
+	"host ssh denied":      {server: restrictedServer(), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1)},
+	"host ssh denied by the proxy": {
+		server: restrictedServer().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: func(v *ours.View) { v.Running.SSHEnforcedPods = 2 },
+	},
+	// That it does not answer any more opens nothing.
+	"host ssh denied and the proxy is gone": {
+		server: restrictedServer().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: func(v *ours.View) {
+			v.Running.SSHEnforcedPods, v.SSHProxy = 2, ours.Waiting(v1alpha1.ReasonUnreachable, "an SSH proxy does not greet as dstack's does")
+		},
+	},
+	"host ssh waits for pods": {
+		server: restrictedServer().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: func(v *ours.View) { v.Running.SSHEnforcedPods = 1 },
+	},
+	"host ssh waits for the proxy": {
+		server: restrictedServer().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: func(v *ours.View) { v.SSHProxy = ours.Waiting(v1alpha1.ReasonAddressPending, "no address yet") },
+	},
+	"host ssh waits for somebody": {
+		server: restrictedServer().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: func(v *ours.View) { v.SSHProxy = ours.Stuck(v1alpha1.ReasonSecretInvalid, "mend it") },
+	},
+	"host ssh not enforced by a pod": {
+		server: restrictedServer().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: func(v *ours.View) {
+			v.Running.SSHEnforcedPods, v.SSHProxy = 2, ours.Stuck(v1alpha1.ReasonNotEnforced, "a server pod knows of no SSH proxy")
+		},
+	},
+	"host ssh on mode 2": {
+		server: testkit.MakeServer("main").SSHProxy(managed()), profile: open("research").Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Denied }),
+		change: func(v *ours.View) { v.Running.SSHEnforcedPods = 2 },
+	},
+	"host ssh audited": {
+		server: testkit.MakeServer("main").SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Audit().Generation(1),
+	},
 	"baseline is bypassable":         {profile: testkit.MakeProfile("research").Level(v1alpha1.LevelBaseline).AllowHostSSH().Generation(1)},
 	"mode 1 and host network denied": {profile: restricted("research")},
 	"mode 1 gained and lost": {

@@ -41,14 +41,19 @@ var liftedToHost = []isolation.Control{
 
 // waysToHost finds how a user to whom the policy applies can have all rights on
 // a host.
-func waysToHost(policy *isolation.Policy, running v1alpha1.NetworkMode) []way {
+func waysToHost(policy *isolation.Policy, v View) []way {
 	var ways []way
-	if network, ok := hostNetworkLeft(policy, running); ok {
+	if network, ok := hostNetworkLeft(policy, v.Running.NetworkMode); ok {
 		ways = append(ways, network)
 	}
-	if !denied(policy, isolation.HostSSH) {
+	// Where the SSH proxy is the only way in, it is so for all projects.
+	switch awaited := v.sshAwaited(); {
+	case awaited == "":
+	case !denied(policy, isolation.HostSSH):
 		ways = append(ways, sshLeft("users may log in to hosts by SSH (hostSSH Allowed)"))
-	} else {
+	case v.Effective.Plan.SSHProxy:
+		ways = append(ways, sshLeft("users may log in to hosts by SSH, since "+awaited))
+	default:
 		ways = append(ways, sshLeft("users may log in to hosts by SSH, since nothing enforces hostSSH Denied"))
 	}
 	if !denied(policy, isolation.Privileged) {
@@ -152,10 +157,10 @@ type excepted struct {
 }
 
 func (t *table) findExcepted() {
-	effective, mode := t.view.Effective, t.view.Running.NetworkMode
+	effective := t.view.Effective
 	for _, users := range effective.Excepted(t.profile, t.now, liftedToHost...) {
 		policy := effective.AtLeastFor(t.profile, users[0], t.now)
-		more := slices.DeleteFunc(waysToHost(&policy, mode), func(w way) bool {
+		more := slices.DeleteFunc(waysToHost(&policy, t.view), func(w way) bool {
 			return slices.ContainsFunc(t.ways, func(known way) bool { return known.what == w.what })
 		})
 		t.excepted = append(t.excepted, excepted{some(users), policy, more})

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"cmp"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,6 +96,20 @@ func (b *Server) Replicas(n int32) *Server { b.o.Spec.PolicyPlugin.Replicas = n;
 
 // RunAsUser sets spec.policyPlugin.runAsUser.
 func (b *Server) RunAsUser(uid int64) *Server { b.o.Spec.PolicyPlugin.RunAsUser = &uid; return b }
+
+// SSHProxy sets spec.sshProxy, with what the API server would add to a managed
+// one.
+func (b *Server) SSHProxy(p v1alpha1.SSHProxy) *Server {
+	if m := p.Managed; m != nil {
+		m.Image = cmp.Or(m.Image, "dstackai/sshproxy:0.0.2")
+		m.Replicas = cmp.Or(m.Replicas, 2)
+		m.TerminationGracePeriodSeconds = cmp.Or(m.TerminationGracePeriodSeconds, 600)
+		m.Service.Type = cmp.Or(m.Service.Type, v1alpha1.SSHProxyLoadBalancer)
+		m.Service.Port = cmp.Or(m.Service.Port, 22)
+	}
+	b.o.Spec.SSHProxy = &p
+	return b
+}
 
 // Level sets spec.unmatchedProjects.level.
 func (b *Server) Level(l v1alpha1.Level) *Server { b.o.Spec.UnmatchedProjects.Level = l; return b }

@@ -41,6 +41,9 @@ func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningS
 		mode := v1alpha1.NetworkMode(dstack.NetworkModeHostWhenPossible)
 		if c != nil {
 			mode = networkMode(c)
+			if SSHEnforced(c) {
+				r.SSHEnforcedPods++
+			}
 			if d := delivery(&pods[i], c, at); d != "" {
 				r.PolicyPods++
 				if !slices.Contains(r.Deliveries, d) {

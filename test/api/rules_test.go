@@ -80,6 +80,50 @@ var rules = []ruleCase{
 		}),
 	},
 	{
+		kind: serverKind, path: "spec.sshProxy",
+		accepted: []fields{
+			{"spec.sshProxy": map[string]any{"managed": map[string]any{}}},
+			{"spec.sshProxy": map[string]any{"external": externalAt("ssh.example.com")}},
+		},
+		rejected: []rejection{
+			{fields{"spec.sshProxy": map[string]any{}}, invalidServer("main", sshProxyRule)},
+			{
+				fields{"spec.sshProxy": map[string]any{"managed": map[string]any{}, "external": externalAt("ssh.example.com")}},
+				invalidServer("main", sshProxyRule),
+			},
+		},
+	},
+	{
+		kind: serverKind, path: "spec.sshProxy.managed",
+		accepted: []fields{
+			{"spec.sshProxy": map[string]any{"managed": map[string]any{"service": map[string]any{"type": "LoadBalancer"}}}},
+			{"spec.sshProxy": map[string]any{"managed": map[string]any{"address": "ssh.example.com", "service": map[string]any{"type": "NodePort"}}}},
+			{"spec.sshProxy": map[string]any{"managed": map[string]any{"address": "ssh.example.com", "service": map[string]any{"type": "ClusterIP"}}}},
+		},
+		rejected: []rejection{
+			{fields{"spec.sshProxy": map[string]any{"managed": map[string]any{"service": map[string]any{"type": "NodePort"}}}}, invalidServer("main", managedAddressRule)},
+			{fields{"spec.sshProxy": map[string]any{"managed": map[string]any{"service": map[string]any{"type": "ClusterIP"}}}}, invalidServer("main", managedAddressRule)},
+		},
+	},
+	{
+		kind: serverKind, path: "spec.sshProxy.managed.address",
+		accepted: addresses(func(address string) fields {
+			return fields{"spec.sshProxy": map[string]any{"managed": map[string]any{"address": address}}}
+		}),
+		rejected: addressRejections("spec.sshProxy.managed.address", func(address string) fields {
+			return fields{"spec.sshProxy": map[string]any{"managed": map[string]any{"address": address}}}
+		}),
+	},
+	{
+		kind: serverKind, path: "spec.sshProxy.external.address",
+		accepted: addresses(func(address string) fields {
+			return fields{"spec.sshProxy": map[string]any{"external": externalAt(address)}}
+		}),
+		rejected: addressRejections("spec.sshProxy.external.address", func(address string) fields {
+			return fields{"spec.sshProxy": map[string]any{"external": externalAt(address)}}
+		}),
+	},
+	{
 		kind: profileKind, path: "spec",
 		before:   fields{"spec.serverRef.name": "main"},
 		accepted: []fields{{"spec.level": "Open"}},
@@ -163,6 +207,34 @@ const (
 	hintRule     = "hint must be one line without control characters"
 	pathsRule    = "spec.controls.instanceVolumes.paths: Invalid value: paths must be set when mode is AllowedPaths, and only then"
 )
+
+const (
+	sshProxyRule       = "spec.sshProxy: Invalid value: sshProxy must have either managed or external"
+	managedAddressRule = "spec.sshProxy.managed.address: Required value: managed must have an address unless service.type is LoadBalancer: nothing else tells where users reach the proxy"
+	addressRule        = "address must be HOST or HOST:PORT, with a host name or an IPv4 address and nothing before it: dstack does not start with anything else"
+)
+
+func externalAt(address string) map[string]any {
+	return map[string]any{"address": address, "tokenSecretRef": map[string]any{"name": "ssh", "key": "token"}}
+}
+
+func addresses(with func(string) fields) []fields {
+	var all []fields
+	for _, address := range []string{"h", "ssh.example.com", "SSH-1.example.com:22", "10.0.0.7:65535", "ssh.example.com:1"} {
+		all = append(all, with(address))
+	}
+	return all
+}
+
+func addressRejections(path string, with func(string) fields) []rejection {
+	var all []rejection
+	for _, address := range []string{
+		"ssh://h", "h/x", "user@h", "h:", "h:0", "h:65536", "h:022", "h:22:22", "h:ssh", "-h", "h.", "a..b", "::1", "[::1]:22", "h ", "h\n", "*.example.com", ":22",
+	} {
+		all = append(all, rejection{with(address), invalidServer("main", fmt.Sprintf("%s: Invalid value: %q: %s", path, address, addressRule))})
+	}
+	return all
+}
 
 func invalidServer(name, what string) string {
 	return fmt.Sprintf("DstackServer.isolation.dstack.ai %q is invalid: %s", name, what)

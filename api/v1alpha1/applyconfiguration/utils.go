@@ -34,6 +34,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.EffectiveControlApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Exception"):
 		return &apiv1alpha1.ExceptionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ExternalSSHProxy"):
+		return &apiv1alpha1.ExternalSSHProxyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InjectedItem"):
 		return &apiv1alpha1.InjectedItemApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InstanceVolumes"):
@@ -46,6 +48,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.IsolationProfileStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LocalObjectReference"):
 		return &apiv1alpha1.LocalObjectReferenceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ManagedSSHProxy"):
+		return &apiv1alpha1.ManagedSSHProxyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyPlugin"):
 		return &apiv1alpha1.PolicyPluginApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyRevisions"):
@@ -66,6 +70,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SettingEffectApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SettingsRevisions"):
 		return &apiv1alpha1.SettingsRevisionsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SSHProxy"):
+		return &apiv1alpha1.SSHProxyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SSHProxyService"):
+		return &apiv1alpha1.SSHProxyServiceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SSHProxyStatus"):
+		return &apiv1alpha1.SSHProxyStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UnmatchedProjects"):
 		return &apiv1alpha1.UnmatchedProjectsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WorkloadReference"):

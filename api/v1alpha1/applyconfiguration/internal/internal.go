@@ -167,6 +167,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
       default: /root/.dstack/server
+    - name: sshProxy
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxy
     - name: unmatchedProjects
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.UnmatchedProjects
@@ -216,6 +219,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: settingsRevision
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.SettingsRevisions
+    - name: sshProxy
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyStatus
     - name: warnings
       type:
         list:
@@ -272,6 +278,15 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+- name: com.github.dstack-isolation.operator.api.v1alpha1.ExternalSSHProxy
+  map:
+    fields:
+    - name: address
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyAddress
+    - name: tokenSecretRef
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SecretKeyReference
 - name: com.github.dstack-isolation.operator.api.v1alpha1.FleetName
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.HostNetwork
@@ -425,6 +440,50 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
     elementRelationship: atomic
+- name: com.github.dstack-isolation.operator.api.v1alpha1.ManagedSSHProxy
+  map:
+    fields:
+    - name: address
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyAddress
+    - name: hostKeysSecretRef
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SecretKeyReference
+    - name: image
+      type:
+        scalar: string
+      default: dstackai/sshproxy:0.0.2
+    - name: imagePullSecrets
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.LocalObjectReference
+          elementRelationship: associative
+          keys:
+          - name
+    - name: nodeSelector
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: replicas
+      type:
+        scalar: numeric
+      default: 2
+    - name: resources
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.ResourceRequirements
+    - name: service
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyService
+      default: {}
+    - name: terminationGracePeriodSeconds
+      type:
+        scalar: numeric
+      default: 600
+    - name: tokenSecretRef
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SecretKeyReference
 - name: com.github.dstack-isolation.operator.api.v1alpha1.NetworkMode
   scalar: numeric
 - name: com.github.dstack-isolation.operator.api.v1alpha1.PolicyPlugin
@@ -531,6 +590,62 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: policyPods
       type:
         scalar: numeric
+    - name: sshEnforcedPods
+      type:
+        scalar: numeric
+- name: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxy
+  map:
+    fields:
+    - name: external
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.ExternalSSHProxy
+    - name: managed
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.ManagedSSHProxy
+- name: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyAddress
+  scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyService
+  map:
+    fields:
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: loadBalancerClass
+      type:
+        scalar: string
+    - name: nodePort
+      type:
+        scalar: numeric
+    - name: port
+      type:
+        scalar: numeric
+      default: 22
+    - name: type
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyServiceType
+      default: LoadBalancer
+- name: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyServiceType
+  scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.SSHProxyStatus
+  map:
+    fields:
+    - name: address
+      type:
+        scalar: string
+    - name: fingerprints
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: knownHosts
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
 - name: com.github.dstack-isolation.operator.api.v1alpha1.SecretKeyReference
   map:
     fields:

@@ -27,6 +27,8 @@ type DstackServerSpecApplyConfiguration struct {
 	Injection *apiv1alpha1.Injection `json:"injection,omitempty"`
 	// policyPlugin configures the policy server and its plugin in the server.
 	PolicyPlugin *PolicyPluginApplyConfiguration `json:"policyPlugin,omitempty"`
+	// sshProxy is dstack's SSH proxy. Without one, hostSSH cannot be denied.
+	SSHProxy *SSHProxyApplyConfiguration `json:"sshProxy,omitempty"`
 	// unmatchedProjects is the policy for projects that no profile names. It has
 	// no default, because any dstack user may create a project: the choice is too
 	// heavy to be silent.
@@ -76,6 +78,14 @@ func (b *DstackServerSpecApplyConfiguration) WithInjection(value apiv1alpha1.Inj
 // If called multiple times, the PolicyPlugin field is set to the value of the last call.
 func (b *DstackServerSpecApplyConfiguration) WithPolicyPlugin(value *PolicyPluginApplyConfiguration) *DstackServerSpecApplyConfiguration {
 	b.PolicyPlugin = value
+	return b
+}
+
+// WithSSHProxy sets the SSHProxy field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SSHProxy field is set to the value of the last call.
+func (b *DstackServerSpecApplyConfiguration) WithSSHProxy(value *SSHProxyApplyConfiguration) *DstackServerSpecApplyConfiguration {
+	b.SSHProxy = value
 	return b
 }
 

@@ -15,8 +15,8 @@ type DstackServerStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// conditions tell how far it has come: Accepted, Connected,
-	// PolicyPluginReady, SettingsApplied, UnmatchedProjectsCovered, Ready, and,
-	// abnormal when true, Reconciling and Stalled.
+	// PolicyPluginReady, SSHProxyReady, SettingsApplied, UnmatchedProjectsCovered,
+	// Ready, and, abnormal when true, Reconciling and Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// release of dstack that the server's pods run, the oldest of them.
 	Release *string `json:"release,omitempty"`
@@ -27,6 +27,8 @@ type DstackServerStatusApplyConfiguration struct {
 	// running is what the server's pods run with. Decisions rest on it, not on
 	// what is planned.
 	Running *RunningSettingsApplyConfiguration `json:"running,omitempty"`
+	// sshProxy is what users must know of the SSH proxy.
+	SSHProxy *SSHProxyStatusApplyConfiguration `json:"sshProxy,omitempty"`
 	// policyRevision tells which policy is decided by.
 	PolicyRevision *PolicyRevisionsApplyConfiguration `json:"policyRevision,omitempty"`
 	// settingsRevision tells which settings were put into the workload.
@@ -99,6 +101,14 @@ func (b *DstackServerStatusApplyConfiguration) WithPlannedNetworkMode(value apiv
 // If called multiple times, the Running field is set to the value of the last call.
 func (b *DstackServerStatusApplyConfiguration) WithRunning(value *RunningSettingsApplyConfiguration) *DstackServerStatusApplyConfiguration {
 	b.Running = value
+	return b
+}
+
+// WithSSHProxy sets the SSHProxy field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SSHProxy field is set to the value of the last call.
+func (b *DstackServerStatusApplyConfiguration) WithSSHProxy(value *SSHProxyStatusApplyConfiguration) *DstackServerStatusApplyConfiguration {
+	b.SSHProxy = value
 	return b
 }
 

@@ -19,6 +19,10 @@ type RunningSettingsApplyConfiguration struct {
 	// networkMode is the weakest network mode (2, then 1, then 3) of these pods.
 	// A pod whose mode cannot be known counts as 2.
 	NetworkMode *apiv1alpha1.NetworkMode `json:"networkMode,omitempty"`
+	// sshEnforcedPods is the number of those pods that put no user's key on hosts,
+	// so that the SSH proxy is the only way in: dstack's three variables are there,
+	// with the token by a reference that must be met.
+	SSHEnforcedPods *int32 `json:"sshEnforcedPods,omitempty"`
 	// deliveries lists the ways in which these pods ask the policy server.
 	Deliveries []apiv1alpha1.Delivery `json:"deliveries,omitempty"`
 }
@@ -50,6 +54,14 @@ func (b *RunningSettingsApplyConfiguration) WithPolicyPods(value int32) *Running
 // If called multiple times, the NetworkMode field is set to the value of the last call.
 func (b *RunningSettingsApplyConfiguration) WithNetworkMode(value apiv1alpha1.NetworkMode) *RunningSettingsApplyConfiguration {
 	b.NetworkMode = &value
+	return b
+}
+
+// WithSSHEnforcedPods sets the SSHEnforcedPods field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SSHEnforcedPods field is set to the value of the last call.
+func (b *RunningSettingsApplyConfiguration) WithSSHEnforcedPods(value int32) *RunningSettingsApplyConfiguration {
+	b.SSHEnforcedPods = &value
 	return b
 }
 

@@ -1,0 +1,76 @@
+package workload
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+)
+
+// AnnotationSSHToken is set by the operator on the pod template of a server that
+// it told of an SSH proxy: the DstackServer's name, a slash, and a digest of the
+// token that tells nothing of it.
+const AnnotationSSHToken = v1alpha1.Group + "/ssh-token-id"
+
+// SSHProxy is what a server's container is told of its SSH proxy.
+type SSHProxy struct {
+	// Token names the Secret key with the token.
+	Token v1alpha1.SecretKeyReference
+	// Address at which users reach the proxy.
+	Address string
+	// Enforced is true when the proxy is the only way in.
+	Enforced bool
+}
+
+// LiveSSHProxy is what a container is told of its SSH proxy, if it is told all
+// that it needs: dstack ignores a proxy without a token, and one without an
+// address. A token that is written out, or may be missing, may be empty.
+func LiveSSHProxy(c *corev1.Container) (SSHProxy, bool) {
+	token, named := SSHTokenOf(c)
+	address := Lookup(c, dstack.EnvServerSSHProxyAddress)
+	if !named || !address.Known || address.Value == "" {
+		return SSHProxy{}, false
+	}
+	return SSHProxy{Token: token, Address: address.Value, Enforced: Lookup(c, dstack.EnvServerSSHProxyEnforced).Set}, true
+}
+
+// AnyReliesOnSSHProxy tells whether any of the pods was told of the SSH proxy of
+// a DstackServer, with another token than the one whose id is but.
+func AnyReliesOnSSHProxy(pods []corev1.Pod, server, but string) bool {
+	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		id := pod.Annotations[AnnotationSSHToken]
+		return id != but && strings.HasPrefix(id, server+"/")
+	})
+}
+
+// SSHTokenOf names the Secret key from which a container takes the token of an
+// SSH proxy.
+func SSHTokenOf(c *corev1.Container) (v1alpha1.SecretKeyReference, bool) {
+	token := Item(c, dstack.EnvSSHProxyAPIToken)
+	if token == nil || token.ValueFrom == nil || token.ValueFrom.SecretKeyRef == nil || ptr.Deref(token.ValueFrom.SecretKeyRef.Optional, false) {
+		return v1alpha1.SecretKeyReference{}, false
+	}
+	ref := token.ValueFrom.SecretKeyRef
+	return v1alpha1.SecretKeyReference{Name: ref.Name, Key: ref.Key}, true
+}
+
+// ToldOfSSHProxy tells whether a pod's server container is told all that it needs
+// of an SSH proxy.
+func ToldOfSSHProxy(pod *corev1.Pod, container string) bool {
+	c := findContainer(pod.Spec.Containers, container)
+	if c == nil {
+		return false
+	}
+	_, told := LiveSSHProxy(c)
+	return told
+}
+
+// SSHEnforced tells whether a container puts no user's key on hosts.
+func SSHEnforced(c *corev1.Container) bool {
+	live, ok := LiveSSHProxy(c)
+	return ok && live.Enforced
+}
