@@ -48,10 +48,11 @@ func (r *Resolver) Resolve(ctx context.Context, server *v1alpha1.DstackServer) (
 	name, key, now := client.ObjectKeyFromObject(server), memoKey(server, profiles.Items), r.clock.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m, ok := r.memo[name]; ok && m.key == key && !expired(m.effective, now) {
-		return m.effective, nil
+	last, ok := r.memo[name]
+	if ok && last.key == key && !expired(last.effective, now) {
+		return last.effective, nil
 	}
-	e := isolation.Resolve(isolation.Input{Server: server, Profiles: profiles.Items, Now: now})
+	e := isolation.Resolve(isolation.Input{Server: server, Profiles: profiles.Items, Previous: last.effective, Now: now})
 	r.memo[name] = resolved{key: key, effective: e}
 	return e, nil
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
 
@@ -30,6 +32,22 @@ func BenchmarkResolve(b *testing.B) {
 			server, profiles := newServer("Restricted"), manyProfiles(n)
 			for b.Loop() {
 				resolve(server, profiles...)
+			}
+		})
+	}
+}
+
+// BenchmarkResolveOneChanged is what a change of one profile costs.
+func BenchmarkResolveOneChanged(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			in := Input{Server: newServer("Restricted"), Profiles: manyProfiles(n), Now: noon}
+			for i := range in.Profiles {
+				in.Profiles[i].UID = types.UID(in.Profiles[i].Name)
+			}
+			for b.Loop() {
+				in.Profiles[n/2].Generation++
+				in.Previous = Resolve(in)
 			}
 		})
 	}

@@ -8,11 +8,14 @@ package isolation
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
@@ -23,6 +26,10 @@ type Input struct {
 	Server *v1alpha1.DstackServer
 	// Profiles may hold profiles of other servers too; they are passed over.
 	Profiles []v1alpha1.IsolationProfile
+	// Previous is an earlier result for the same server, or nil. What it made of a
+	// profile is taken over while uid and generation stay the same, and with them
+	// the spec; the result is the same as without it.
+	Previous *Effective
 	// Now decides which exceptions have ended, for the plan only: decisions are
 	// made with the time of the request.
 	Now time.Time
@@ -71,6 +78,10 @@ type Profile struct {
 	selector   selector
 	exceptions []exception
 	rules      []Rule
+
+	// uid of the object, "" when it has none, and the digest of all of this.
+	uid types.UID
+	sum [sha256.Size]byte
 }
 
 // Problem is one thing that is wrong with a profile.
@@ -100,7 +111,7 @@ func Resolve(in Input) *Effective {
 	for i := range in.Profiles {
 		p := &in.Profiles[i]
 		if p.Namespace == in.Server.Namespace && p.Spec.ServerRef.Name == in.Server.Name {
-			e.Profiles = append(e.Profiles, resolveProfile(p))
+			e.Profiles = append(e.Profiles, in.Previous.resolved(p))
 		}
 	}
 	slices.SortFunc(e.Profiles, func(a, b *Profile) int { return cmp.Compare(a.Name, b.Name) })
@@ -109,6 +120,21 @@ func Resolve(in Input) *Effective {
 	e.Revision = revision(e)
 	e.NextExpiry = nextExpiry(e.Profiles, in.Now)
 	return e
+}
+
+// resolved is the profile as it was resolved before, if it is the same. e may
+// be nil. Objects that come from no API server have no uid and are resolved
+// each time.
+func (e *Effective) resolved(obj *v1alpha1.IsolationProfile) *Profile {
+	if e != nil && obj.UID != "" {
+		p := e.Profile(obj.Name)
+		if p != nil && p.uid == obj.UID && p.Generation == obj.Generation {
+			return p
+		}
+	}
+	p := resolveProfile(obj)
+	p.uid, p.sum = obj.UID, p.digest()
+	return p
 }
 
 // Profile finds a profile of the server by name; nil if there is none.
@@ -132,6 +158,7 @@ func resolveUnmatched(server *v1alpha1.DstackServer) *Profile {
 	if u.Level == v1alpha1.LevelDedicated {
 		p.problem("spec.unmatchedProjects.level", "level Dedicated needs a list of fleets, which only a profile has, so every fleet is denied: use Restricted here")
 	}
+	p.sum = p.digest()
 	return p
 }
 

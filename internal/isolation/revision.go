@@ -9,25 +9,24 @@ import (
 
 // digestVersion changes whenever the meaning of what is digested changes, so
 // that builds which decide differently never share a revision.
-const digestVersion = "v2"
+const digestVersion = "v3"
 
-// revision digests all that decisions depend on, in a fixed order, each part
-// with its length so that no two inputs run together.
+// revision digests all that decisions depend on: the digests of all profiles in
+// a fixed order.
 func revision(e *Effective) string {
 	h := sha256.New()
-	text := write(nil, digestVersion, e.Namespace, e.Name)
+	h.Write(write(nil, digestVersion, e.Namespace, e.Name))
 	for _, p := range e.Profiles {
-		h.Write(text)
-		text = p.digest(text[:0])
+		h.Write(p.sum[:])
 	}
-	h.Write(text)
-	h.Write(e.Unmatched.digest(text[:0]))
+	h.Write(e.Unmatched.sum[:])
 	return hex.EncodeToString(h.Sum(nil))[:8]
 }
 
-// digest appends all of the profile that decisions depend on.
-func (p *Profile) digest(text []byte) []byte {
-	text = write(text, "profile", p.Ref, strconv.FormatBool(p.Enforce), p.Hint)
+// digest is made of all of the profile that decisions depend on, each part with
+// its length so that no two profiles run together.
+func (p *Profile) digest() [sha256.Size]byte {
+	text := write(nil, "profile", p.Ref, strconv.FormatBool(p.Enforce), p.Hint)
 	text = writeList(text, "include", p.selector.include)
 	text = writeList(text, "exclude", p.selector.exclude)
 	for c := range ControlCount {
@@ -42,7 +41,7 @@ func (p *Profile) digest(text []byte) []byte {
 	for i := range p.rules {
 		text = write(text, p.rules[i].digested...)
 	}
-	return text
+	return sha256.Sum256(text)
 }
 
 // liftedText is a word for each control, in order: whether it is lifted.

@@ -49,14 +49,41 @@ func BenchmarkDecide(b *testing.B) {
 	} {
 		b.Run(fmt.Sprintf("%s, %d bytes", bc.name, len(bc.body)), func(b *testing.B) {
 			b.ReportAllocs()
-			for b.Loop() {
+			decide := func() {
 				req, err := policy.Parse(bc.kind, bc.body)
 				if err != nil {
 					b.Fatal(err)
 				}
 				policy.Decide(bc.eff, policy.Running{NetworkMode: 3}, req, noon)
 			}
+			for b.Loop() {
+				decide()
+			}
+			reportInstructions(b, decide)
 		})
+	}
+}
+
+// TestAllocations bounds what reading and deciding allocates, with a little room
+// for a change of Go or of the JSON library.
+func TestAllocations(t *testing.T) {
+	if raceFactor > 1 {
+		t.Skip("the race detector makes pools forget on purpose")
+	}
+	eff := effective(profile("research", v1alpha1.LevelRestricted))
+	for name, most := range map[string]float64{"task-plain": 56, "service-groups-clean": 58, "task-combined": 140} {
+		c := captured(t, "0.22.5", name)
+		got := testing.AllocsPerRun(200, func() {
+			req, err := policy.Parse(c.kind(t), c.Request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			policy.Decide(eff, policy.Running{NetworkMode: 3}, req, noon)
+		})
+		if got > most {
+			t.Errorf("%s: %.0f allocations, at most %.0f are meant", name, got, most)
+		}
+		t.Logf("%s: %.0f allocations", name, got)
 	}
 }
 

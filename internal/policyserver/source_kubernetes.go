@@ -212,11 +212,16 @@ func (k *KubernetesSource) resolve(ctx context.Context, last *Snapshot) (*Snapsh
 		return now, nil
 	}
 	var profiles v1alpha1.IsolationProfileList
-	if err := k.cache.List(ctx, &profiles, client.InNamespace(k.server.Namespace)); err != nil {
+	// The objects are only read, so the cache's own may be looked at.
+	if err := k.cache.List(ctx, &profiles, client.InNamespace(k.server.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
 	}
 	start := time.Now()
-	now.Effective = isolation.Resolve(isolation.Input{Server: &server, Profiles: profiles.Items, Now: start})
+	in := isolation.Input{Server: &server, Profiles: profiles.Items, Now: start}
+	if last != nil {
+		in.Previous = last.Effective
+	}
+	now.Effective = isolation.Resolve(in)
 	now.ResolveDuration = time.Since(start)
 	return now, nil
 }
