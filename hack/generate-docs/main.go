@@ -34,6 +34,9 @@ const explanation = `
 - ` + "`AllowedPaths`" + ` and ` + "`AllowedList`" + ` allow what a list names and nothing else. ` + "`instanceVolumes`" + ` has its list in ` + "`paths`" + `;
   ` + "`fleets`, `backends` and `registries`" + ` in ` + "`allowed`" + `, such as ` + "`fleets: {allowed: [a100]}`" + `. What lies below an entry of
   ` + "`paths`" + ` or ` + "`registries`" + ` is allowed with it, by whole components. Without a list any may be used.
+- Under a list of ` + "`fleets`" + ` a run that names none gets the list filled in. dstack does not change the fleets of a service that runs:
+  when the list changes, a service that was filled in before cannot be updated in place, and has to be stopped and applied
+  again. Services that name their fleets themselves are not concerned.
 - Level ` + "`Dedicated`" + ` needs ` + "`controls.fleets`" + `: the fleets that belong to these projects alone. Its ` + "`Denied`" + ` is what holds for a profile that
   came without the list past the API server.
 - ` + "`DeniedIfSet`" + ` refuses a field that this release does not know if it carries a value. Null, false, 0, empty text, lists and objects,
