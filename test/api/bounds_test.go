@@ -120,9 +120,9 @@ var serverBounds = []boundCase{
 	},
 	{
 		about:    "injection names",
-		accepted: fields{"spec.injection": "Disabled"},
-		rejected: fields{"spec.injection": "Manual"},
-		message:  `spec.injection: Unsupported value: "Manual": supported values: "Enabled", "Disabled"`,
+		accepted: fields{"spec.injection": "Manual"},
+		rejected: fields{"spec.injection": "manual"},
+		message:  `spec.injection: Unsupported value: "manual": supported values: "Enabled", "Manual", "Disabled"`,
 	},
 	{
 		about:    "delivery names",
