@@ -37,8 +37,9 @@ func kubectlSpecs(s *site) {
 			And(ContainSubstring("dstackserver.isolation.dstack.ai/main condition met"), ContainSubstring("isolationprofile.isolation.dstack.ai/research condition met")))
 
 		By("kubectl describe")
-		Expect(s.kubectl("describe", "isop", "research")).To(MatchRegexp(
-			`Control:\s+privileged\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Standing:\s+Enforced`))
+		Expect(s.kubectl("describe", "isop", "research")).To(And(
+			MatchRegexp(`Control:\s+sharedInstances\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Standing:\s+Enforced`),
+			MatchRegexp(`Control:\s+privileged\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Message:\s+users may log in to hosts by SSH \(hostSSH Allowed\): .*\s+Standing:\s+Bypassable`)))
 		Expect(s.kubectl("describe", "dsrv", "main")).To(And(
 			MatchRegexp(`Name:\s+initContainer dstack-isolation-inject\s+State:\s+Applied`),
 			MatchRegexp(`Normal\s+Ready\s+.*dstack-isolation\s+Ready is True: all 1 server pods ask the policy server`)))
