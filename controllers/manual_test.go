@@ -154,6 +154,32 @@ var _ = Describe("With spec.injection Manual", func() {
 		w.nothingLeft()
 	})
 
+	It("is not done while the SSH proxy that is to be enforced does not answer", func() {
+		w := stock(testkit.MakeServer("main").Injection(v1alpha1.InjectionManual).SSHProxy(managed()), testkit.MakeServerPod().Data(),
+			testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Obj())
+		w.pass()
+		w.policyServersUp()
+		w.settle()
+		w.merge()
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False WaitingForSSHProxy: "))
+	})
+
+	It("an item that stands twice is different", func() {
+		w := manual()
+		w.pass()
+		w.policyServersUp()
+		w.settle()
+		w.merge()
+		change(w, w.deployment(), func(d *appsv1.Deployment) {
+			c := &d.Spec.Template.Spec.Containers[0]
+			c.Env = append(c.Env, corev1.EnvVar{Name: dstack.EnvServer, Value: "dstack/other"})
+		})
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(ContainSubstring(" lacks DSTACK_ISOLATION_SERVER (it is different): "))
+	})
+
 	It("what the settings cannot work beside is said", func() {
 		w := stock(testkit.MakeServer("main").Injection(v1alpha1.InjectionManual),
 			testkit.MakeServerPod().Data().Env(dstack.EnvConfigDisabled, "0"))

@@ -59,10 +59,6 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	if clash.Reason != "" && !p.facts.Settings.Stalled {
 		p.facts.Settings = clash
 	}
-	if isTrue(p.facts.Settings) && p.sshHeldBack() {
-		p.facts.Settings = status.Waiting(v1alpha1.ReasonWaitingForSSHProxy,
-			"the server is told of the SSH proxy once that answers, because nobody could log in before: see SSHProxyReady")
-	}
 	return err
 }
 
@@ -210,6 +206,9 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%d of %d server pods still let users in past the SSH proxy", running.Pods-running.SSHEnforcedPods, running.Pods))
 	case running.Pods > 0 && isolation.Strictness(running.NetworkMode) < isolation.Strictness(p.effective.Plan.NetworkMode):
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("a server pod still runs with network mode %d", running.NetworkMode))
+	case p.sshHeldBack():
+		return status.Waiting(v1alpha1.ReasonWaitingForSSHProxy,
+			"the server is told of the SSH proxy once that answers, because nobody could log in before: see SSHProxyReady")
 	}
 	return status.OK(v1alpha1.ReasonApplied, fmt.Sprintf("all settings are in %s and in its %d pods", p.workload, running.Pods))
 }

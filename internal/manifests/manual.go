@@ -48,7 +48,7 @@ func (i Intent) InPlace() []v1alpha1.InjectedItem {
 		switch {
 		case have == nil:
 			state = v1alpha1.InjectedMissing
-		case !contains(have, want):
+		case have == twice, !contains(have, want):
 			state = v1alpha1.InjectedDifferent
 		}
 		items = append(items, v1alpha1.InjectedItem{Name: name, State: state})
@@ -95,16 +95,25 @@ func at(v any, keys ...string) any {
 	return v
 }
 
+// twice stands for entries of which the list has more than one: the last would
+// win, or none.
+const twice = "more than one"
+
 // entry finds an object in a list by the value of its merge key; nil if it is
-// not there.
+// not there, twice if it is not alone.
 func entry(list any, key, value string) any {
 	entries, _ := list.([]any)
+	var found any
 	for _, e := range entries {
-		if at(e, key) == value {
-			return e
+		switch {
+		case at(e, key) != value:
+		case found != nil:
+			return twice
+		default:
+			found = e
 		}
 	}
-	return nil
+	return found
 }
 
 func each(list any, key string, do func(value string, entry any)) {

@@ -21,6 +21,7 @@ func TestContains(t *testing.T) {
 		{"entries by name in another order", `[{"name":"x","value":"1"},{"name":"y","value":"2"}]`, `[{"name":"y","value":"2"}]`, true},
 		{"an entry with another value", `[{"name":"y","value":"3"}]`, `[{"name":"y","value":"2"}]`, false},
 		{"an entry that is missing", `[]`, `[{"name":"y"}]`, false},
+		{"an entry that stands twice, the last with another value", `[{"name":"y","value":"2"},{"name":"y","value":"3"}]`, `[{"name":"y","value":"2"}]`, false},
 		{"mounts by path, although they have names", `[{"name":"v","mountPath":"/a"},{"name":"v","mountPath":"/b","readOnly":true}]`, `[{"name":"v","mountPath":"/b","readOnly":true}]`, true},
 		{"a mount of another volume", `[{"name":"w","mountPath":"/b"}]`, `[{"name":"v","mountPath":"/b"}]`, false},
 		{"the same arguments", `["inject","--x"]`, `["inject","--x"]`, true},

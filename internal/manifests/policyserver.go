@@ -115,9 +115,7 @@ func policyDeployment(s *v1alpha1.DstackServer, o Options) *appsv1ac.DeploymentA
 		WithServiceAccountName(o.ServiceAccount).
 		WithEnableServiceLinks(false).
 		WithTerminationGracePeriodSeconds(30).
-		WithSecurityContext(corev1ac.PodSecurityContext().
-			WithRunAsNonRoot(true).WithRunAsUser(nonRootID).WithRunAsGroup(nonRootID).WithFSGroup(nonRootID).
-			WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithSecurityContext(nonRootPod()).
 		WithTopologySpreadConstraints(corev1ac.TopologySpreadConstraint().
 			WithMaxSkew(1).WithTopologyKey(corev1.LabelHostname).
 			WithWhenUnsatisfiable(corev1.ScheduleAnyway).WithLabelSelector(labels)).
@@ -132,14 +130,26 @@ func policyDeployment(s *v1alpha1.DstackServer, o Options) *appsv1ac.DeploymentA
 		WithSpec(appsv1ac.DeploymentSpec().
 			WithReplicas(plugin.Replicas).
 			WithSelector(labels).
-			WithStrategy(appsv1ac.DeploymentStrategy().
-				WithType("RollingUpdate").
-				WithRollingUpdate(appsv1ac.RollingUpdateDeployment().
-					WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))).
+			WithStrategy(oneByOne()).
 			WithTemplate(corev1ac.PodTemplateSpec().
 				WithLabels(SelectorLabels(s.Name)).
 				WithAnnotations(map[string]string{AnnotationTokenID: o.TokenID}).
 				WithSpec(pod)))
+}
+
+// nonRootPod is the identity of every pod of the operator's own.
+func nonRootPod() *corev1ac.PodSecurityContextApplyConfiguration {
+	return corev1ac.PodSecurityContext().
+		WithRunAsNonRoot(true).WithRunAsUser(nonRootID).WithRunAsGroup(nonRootID).WithFSGroup(nonRootID).
+		WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
+}
+
+// oneByOne replaces pods so that there is never one less.
+func oneByOne() *appsv1ac.DeploymentStrategyApplyConfiguration {
+	return appsv1ac.DeploymentStrategy().
+		WithType("RollingUpdate").
+		WithRollingUpdate(appsv1ac.RollingUpdateDeployment().
+			WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))
 }
 
 func policyContainer(s *v1alpha1.DstackServer, o Options) *corev1ac.ContainerApplyConfiguration {

@@ -171,9 +171,7 @@ func sshDeployment(s *v1alpha1.DstackServer, o SSHProxyOptions) *appsv1ac.Deploy
 		WithEnableServiceLinks(false).
 		WithNodeSelector(nodes).
 		WithTerminationGracePeriodSeconds(int64(m.TerminationGracePeriodSeconds)).
-		WithSecurityContext(corev1ac.PodSecurityContext().
-			WithRunAsNonRoot(true).WithRunAsUser(nonRootID).WithRunAsGroup(nonRootID).WithFSGroup(nonRootID).
-			WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithSecurityContext(nonRootPod()).
 		WithAffinity(corev1ac.Affinity().WithPodAntiAffinity(corev1ac.PodAntiAffinity().
 			WithPreferredDuringSchedulingIgnoredDuringExecution(corev1ac.WeightedPodAffinityTerm().
 				WithWeight(100).
@@ -191,10 +189,7 @@ func sshDeployment(s *v1alpha1.DstackServer, o SSHProxyOptions) *appsv1ac.Deploy
 		WithSpec(appsv1ac.DeploymentSpec().
 			WithReplicas(m.Replicas).
 			WithSelector(labels).
-			WithStrategy(appsv1ac.DeploymentStrategy().
-				WithType("RollingUpdate").
-				WithRollingUpdate(appsv1ac.RollingUpdateDeployment().
-					WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))).
+			WithStrategy(oneByOne()).
 			WithTemplate(corev1ac.PodTemplateSpec().
 				WithLabels(SSHSelectorLabels(s.Name)).
 				WithAnnotations(map[string]string{AnnotationTokenID: o.TokenID, AnnotationHostKeysID: o.HostKeysID}).
