@@ -38,6 +38,11 @@ var _ = Describe("Whom a policy is for", func() {
 					ContainSubstring(`"audited":["hostNetwork","distributedTasks"]`),
 				))
 			})
+			It("refuses by a rule of the profile's own what no control is about", func() {
+				answer := askPlan(server, member, ruled, run(demoRun("harmless-task")))
+				expectRefusal(server, answer, `runs must set max_duration (profile dstack/ruled, rule max-duration).`, "")
+				expectAccepted(askPlan(server, member, ruled, run(`{"type":"task","commands":["x"],"max_duration":"2h"}`)))
+			})
 			It("allows the paths that a profile lists, spelt in the plain way only", func() {
 				volume := func(path string) specification {
 					return run(`{"type":"task","commands":["x"],"volumes":["` + path + `:/x"]}`)

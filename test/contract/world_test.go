@@ -43,7 +43,7 @@ var (
 // testdata/policy; of "fresh" there is none.
 var (
 	users    = []string{member, excepted}
-	projects = []string{research, researchInCapitals, base, data, watched, open, fresh}
+	projects = []string{research, researchInCapitals, base, data, watched, open, ruled, fresh}
 )
 
 const (
@@ -56,6 +56,7 @@ const (
 	data               = "data-team"
 	watched            = "watched"
 	open               = "open-lab"
+	ruled              = "ruled"
 	fresh              = "fresh"
 )
 
