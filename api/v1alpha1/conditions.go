@@ -9,6 +9,9 @@ const (
 	// AnnotationAcknowledgeDataLoss, set to "true" on a DstackServer, lets the
 	// operator restart a server whose database lies on no persistent volume.
 	AnnotationAcknowledgeDataLoss = Group + "/acknowledge-data-loss"
+	// AnnotationApprove, set on a DstackServer to the revision of
+	// status.pendingChange, lets that change of settings be applied.
+	AnnotationApprove = Group + "/approve"
 	// AnnotationRetry, set to any new value on a DstackServer, tries settings again
 	// that were taken back because their first pod failed.
 	AnnotationRetry = Group + "/retry"
@@ -203,6 +206,21 @@ const (
 	// ReasonManualStepNeeded: spec.injection is Manual, and the workload lacks
 	// something that its manifest must contain.
 	ReasonManualStepNeeded = "ManualStepNeeded"
+	// ReasonWaitingForApproval: spec.rollout is OnApproval, and a change of settings
+	// waits for the annotation isolation.dstack.ai/approve. See status.pendingChange.
+	ReasonWaitingForApproval = "WaitingForApproval"
+	// ReasonRemovedBy: another manager took the settings out of the workload. They are
+	// put back; see status.lastRemoval.
+	ReasonRemovedBy = "RemovedBy"
+	// ReasonReleaseTooOld: a setting needs a later release of dstack than a server pod
+	// runs.
+	ReasonReleaseTooOld = "ReleaseTooOld"
+	// ReasonSettingHidden: a variable that the operator must judge or set may come from
+	// another object by envFrom, where it is not seen.
+	ReasonSettingHidden = "SettingHidden"
+	// ReasonNotVisible: the server runs elsewhere (spec.api.url), so what its processes
+	// run with cannot be seen from here.
+	ReasonNotVisible = "NotVisible"
 	// ReasonProxyInTheWay: specs would travel through an HTTP proxy.
 	ReasonProxyInTheWay = "ProxyInTheWay"
 	// ReasonConfigDisabled: the server is told not to read its config.yml, so it

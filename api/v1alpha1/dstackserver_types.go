@@ -50,9 +50,20 @@ type ServerAPI struct {
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
 
+	// url of a dstack server that runs elsewhere, outside of this cluster or in
+	// another namespace: http or https, a host, a port if it is another than the
+	// scheme's, and no path. It takes the place of spec.workload, and needs
+	// spec.injection Manual.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=300
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:[1-9][0-9]{0,4})?$')",message="url must be http://HOST, https://HOST or one of them with :PORT, without user, path or trailing slash",reason=FieldValueInvalid
+	URL string `json:"url,omitempty"`
+
 	// adminTokenSecretRef names the Secret key that holds the token of a global
 	// administrator of this dstack server. The token is sent to the server's own
-	// pods only. This release uses it to check that the token is accepted.
+	// pods, or to api.url, only. This release uses it to check that it is accepted,
+	// and to tell which runs a change or a loss of settings met.
 	//
 	// +optional
 	AdminTokenSecretRef *SecretKeyReference `json:"adminTokenSecretRef,omitempty"`
@@ -73,6 +84,45 @@ const (
 	// InjectionDisabled gives back all that was set.
 	InjectionDisabled Injection = "Disabled"
 )
+
+// RolloutApproval says when a change of settings is applied to the workload.
+//
+// +kubebuilder:validation:Enum=Automatic;OnApproval
+type RolloutApproval string
+
+const (
+	// RolloutAutomatic applies a change at once.
+	RolloutAutomatic RolloutApproval = "Automatic"
+	// RolloutOnApproval shows a change in status.pendingChange and applies it once
+	// the annotation isolation.dstack.ai/approve names its revision. What was
+	// approved last is kept, and repaired, meanwhile.
+	RolloutOnApproval RolloutApproval = "OnApproval"
+)
+
+// DefaultPermissions are what dstack lets users do who have no permission of
+// their own: the key default_permissions of its config.yml. What is left out
+// stays as the server's own config.yml has it.
+type DefaultPermissions struct {
+	// allowNonAdminsCreateProjects lets users who are no global administrators
+	// create projects, of which they are administrators then. dstack's default:
+	// true.
+	//
+	// +optional
+	AllowNonAdminsCreateProjects *bool `json:"allowNonAdminsCreateProjects,omitempty"`
+
+	// allowNonAdminsManageSSHFleets lets members of a project who do not
+	// administrate it manage its SSH fleets. dstack's default: true.
+	//
+	// +optional
+	AllowNonAdminsManageSSHFleets *bool `json:"allowNonAdminsManageSSHFleets,omitempty"`
+
+	// allowManagersManageSecrets lets managers of a project manage its secrets.
+	// dstack's default: true. It needs dstack 0.20.18 or later: older ones do not
+	// start with it.
+	//
+	// +optional
+	AllowManagersManageSecrets *bool `json:"allowManagersManageSecrets,omitempty"`
+}
 
 // Delivery is the way in which the policy plugin gets into the dstack server.
 //
@@ -112,6 +162,15 @@ type PolicyPlugin struct {
 	// +optional
 	// +kubebuilder:default=Python
 	Delivery Delivery `json:"delivery,omitempty"`
+
+	// url at which a dstack server that runs elsewhere reaches the policy server,
+	// through a Service or an Ingress of yours: http or https, a host, a port if it
+	// is another than the scheme's, and no path. Only with api.url.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=300
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:[1-9][0-9]{0,4})?$')",message="url must be http://HOST, https://HOST or one of them with :PORT, without user, path or trailing slash",reason=FieldValueInvalid
+	URL string `json:"url,omitempty"`
 
 	// replicas of the policy server. While none is reachable dstack refuses every
 	// run, so keep two or more. Default: 2.
@@ -345,12 +404,19 @@ type UnmatchedProjects struct {
 
 // DstackServerSpec describes a dstack server that already runs, and how the
 // operator may change it.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.workload) != has(self.api.url)",message="spec must have either workload, for a server in this namespace, or api.url, for one that runs elsewhere",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="has(self.workload) == has(oldSelf.workload)",message="workload must not come or go: delete this DstackServer, which gives the workload back, and create one for the other server",reason=FieldValueForbidden
+// +kubebuilder:validation:XValidation:rule="!has(self.api.url) || self.injection == 'Manual'",message="injection must be Manual for a server that runs elsewhere (api.url): the operator cannot write there",reason=FieldValueInvalid,fieldPath=".injection"
+// +kubebuilder:validation:XValidation:rule="!has(self.api.url) || self.policyPlugin.delivery == 'Python'",message="policyPlugin.delivery must be Python for a server that runs elsewhere (api.url): with REST its requests would carry no token",reason=FieldValueInvalid,fieldPath=".policyPlugin.delivery"
+// +kubebuilder:validation:XValidation:rule="has(self.api.url) == has(self.policyPlugin.url)",message="policyPlugin.url must be set together with api.url: it is where a server that runs elsewhere reaches the policy server",reason=FieldValueInvalid,fieldPath=".policyPlugin.url"
 type DstackServerSpec struct {
 	// workload is the user's own Deployment or StatefulSet that runs the server.
-	// One workload belongs to one DstackServer: the oldest one that names it.
+	// One workload belongs to one DstackServer: the oldest one that names it. It is
+	// left out for a server that runs elsewhere: then api.url names that.
 	//
-	// +required
-	Workload WorkloadReference `json:"workload"`
+	// +optional
+	Workload WorkloadReference `json:"workload,omitzero"`
 
 	// api says how to talk to the server. Its pods are addressed one by one.
 	//
@@ -377,6 +443,14 @@ type DstackServerSpec struct {
 	// +kubebuilder:default=Enabled
 	Injection Injection `json:"injection,omitempty"`
 
+	// rollout is Automatic (default: a change of settings is applied at once, which
+	// restarts the server) or OnApproval (it is shown in status.pendingChange and
+	// waits until the annotation isolation.dstack.ai/approve names its revision).
+	//
+	// +optional
+	// +kubebuilder:default=Automatic
+	Rollout RolloutApproval `json:"rollout,omitempty"`
+
 	// policyPlugin configures the policy server and its plugin in the server.
 	//
 	// +optional
@@ -387,6 +461,13 @@ type DstackServerSpec struct {
 	//
 	// +optional
 	SSHProxy *SSHProxy `json:"sshProxy,omitempty"`
+
+	// defaultPermissions are what dstack lets users do who have no permission of
+	// their own. Left out, the server's own config.yml decides; dstack's defaults let
+	// every user create projects.
+	//
+	// +optional
+	DefaultPermissions *DefaultPermissions `json:"defaultPermissions,omitempty"`
 
 	// unmatchedProjects is the policy for projects that no profile names. It has
 	// no default, because any dstack user may create a project: the choice is too
@@ -512,6 +593,102 @@ type InjectedItem struct {
 	Manager string `json:"manager,omitempty"`
 }
 
+// ChangeAction is what a change does to one item of the workload.
+//
+// +kubebuilder:validation:Enum=Add;Change;Remove
+type ChangeAction string
+
+// What a change does to an item.
+const (
+	ChangeAdd    ChangeAction = "Add"
+	ChangeChange ChangeAction = "Change"
+	ChangeRemove ChangeAction = "Remove"
+)
+
+// PendingItem is one item of the workload that a change is about.
+type PendingItem struct {
+	// name of the item: an environment variable, or such as "volume NAME".
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name"`
+
+	// action is Add, Change or Remove.
+	//
+	// +required
+	Action ChangeAction `json:"action"`
+
+	// why says what asks for it. No value is shown that is a secret.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Why string `json:"why,omitempty"`
+}
+
+// PendingChange is a change of settings that waits for approval.
+type PendingChange struct {
+	// revision of the settings that would be applied. The annotation
+	// isolation.dstack.ai/approve with it as value approves the change.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Revision string `json:"revision"`
+
+	// items that the change is about.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Items []PendingItem `json:"items,omitempty"`
+
+	// activeRuns is the number of runs that the restart of the server will meet. It
+	// is left out while it is not known, as without spec.api.adminTokenSecretRef.
+	//
+	// +optional
+	ActiveRuns *int32 `json:"activeRuns,omitempty"`
+
+	// message says what the change does to the server, its runs and SSH sessions.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// Removal tells of settings that somebody else took out of the workload, and of
+// the gap until they were back in every server pod.
+type Removal struct {
+	// manager is the field manager that wrote the workload then.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Manager string `json:"manager,omitempty"`
+
+	// removedAt is when that was written.
+	//
+	// +required
+	RemovedAt metav1.Time `json:"removedAt"`
+
+	// restoredAt is when every server pod had the settings again.
+	//
+	// +optional
+	RestoredAt *metav1.Time `json:"restoredAt,omitempty"`
+
+	// runs is the number of runs that were submitted in the gap. It is left out while
+	// it is not known, as without spec.api.adminTokenSecretRef.
+	//
+	// +optional
+	Runs *int32 `json:"runs,omitempty"`
+
+	// firstRuns are the first of them, as PROJECT/RUN.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MaxLength=256
+	FirstRuns []string `json:"firstRuns,omitempty"`
+}
+
 // SSHProxyStatus is what users must know of the SSH proxy.
 type SSHProxyStatus struct {
 	// address at which users reach the proxy, as HOST:PORT.
@@ -591,6 +768,18 @@ type DstackServerStatus struct {
 	//
 	// +optional
 	SettingsRevision SettingsRevisions `json:"settingsRevision,omitzero"`
+
+	// pendingChange is a change of settings that waits for approval, when spec.rollout
+	// is OnApproval.
+	//
+	// +optional
+	PendingChange *PendingChange `json:"pendingChange,omitempty"`
+
+	// lastRemoval tells of the last time that somebody else took the settings out of
+	// the workload.
+	//
+	// +optional
+	LastRemoval *Removal `json:"lastRemoval,omitempty"`
 
 	// injected lists the items that the operator sets in the workload, or wants to
 	// find there when spec.injection is Manual, never their values.

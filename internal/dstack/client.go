@@ -63,7 +63,16 @@ func (c *Client) CheckToken(ctx context.Context) (globalRole string, err error) 
 }
 
 func (c *Client) post(ctx context.Context, path, token string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.BaseURL+path, bytes.NewReader([]byte("{}")))
+	return c.ask(ctx, path, token, struct{}{}, into, maxAnswer)
+}
+
+// ask sends a body and reads an answer of at most so many bytes.
+func (c *Client) ask(ctx context.Context, path, token string, body, into any, most int64) error {
+	sent, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("write the question for %s: %w", path, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.BaseURL+path, bytes.NewReader(sent))
 	if err != nil {
 		return err
 	}
@@ -79,7 +88,7 @@ func (c *Client) post(ctx context.Context, path, token string, into any) error {
 	if res.StatusCode != http.StatusOK {
 		return &StatusError{Code: res.StatusCode}
 	}
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(into); err != nil {
+	if err := json.NewDecoder(io.LimitReader(res.Body, most)).Decode(into); err != nil {
 		return fmt.Errorf("read the answer of %s: %w", path, err)
 	}
 	return nil

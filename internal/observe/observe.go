@@ -118,6 +118,20 @@ func (p *Prober) Servers(ctx context.Context, addresses []string, port int, admi
 	return answers
 }
 
+// Runs asks the first of the addresses that answers for runs, with the token of a
+// global administrator.
+func (p *Prober) Runs(ctx context.Context, addresses []string, port int, adminToken string, q dstack.RunsQuery) (runs []dstack.Run, all bool, err error) {
+	err = errors.New("no server pod runs")
+	for _, address := range addresses {
+		client := dstack.Client{HTTP: p.http, BaseURL: baseURL(address, port), Token: adminToken}
+		if runs, all, err = client.Runs(ctx, q); err == nil {
+			return runs, all, nil
+		}
+		err = plain(err)
+	}
+	return nil, false, err
+}
+
 func (p *Prober) server(ctx context.Context, base, adminToken string) Server {
 	c := &dstack.Client{HTTP: p.http, BaseURL: base, Token: adminToken}
 	release, err := c.Release(ctx)

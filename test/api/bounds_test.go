@@ -80,9 +80,9 @@ var serverBounds = []boundCase{
 		message:  `spec.unmatchedProjects.enforcement: Unsupported value: "Warn": supported values: "Enforce", "Audit"`,
 	},
 	{
-		about:    "workload is required",
+		about:    "workload is required without api.url",
 		rejected: fields{"spec.workload": removed},
-		message:  `spec.workload: Required value`,
+		message:  `spec: Invalid value: spec must have either workload, for a server in this namespace, or api.url, for one that runs elsewhere`,
 	},
 	{
 		about:    "workload kinds",

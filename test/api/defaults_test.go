@@ -21,6 +21,7 @@ var _ = Describe("Defaults", func() {
 			"api":               map[string]any{"port": int64(dstack.DefaultPort)},
 			"serverDir":         dstack.DefaultServerDir,
 			"injection":         "Enabled",
+			"rollout":           "Automatic",
 			"policyPlugin":      map[string]any{"delivery": "Python", "replicas": int64(2)},
 			"unmatchedProjects": map[string]any{"level": "Restricted", "levelVersion": "v1", "enforcement": "Enforce"},
 		}))

@@ -24,6 +24,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AllowedRegistriesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Controls"):
 		return &apiv1alpha1.ControlsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DefaultPermissions"):
+		return &apiv1alpha1.DefaultPermissionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DstackServer"):
 		return &apiv1alpha1.DstackServerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DstackServerSpec"):
@@ -50,12 +52,18 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.LocalObjectReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ManagedSSHProxy"):
 		return &apiv1alpha1.ManagedSSHProxyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PendingChange"):
+		return &apiv1alpha1.PendingChangeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PendingItem"):
+		return &apiv1alpha1.PendingItemApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyPlugin"):
 		return &apiv1alpha1.PolicyPluginApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyRevisions"):
 		return &apiv1alpha1.PolicyRevisionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ProjectSelector"):
 		return &apiv1alpha1.ProjectSelectorApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Removal"):
+		return &apiv1alpha1.RemovalApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResourceRequirements"):
 		return &apiv1alpha1.ResourceRequirementsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Rule"):

@@ -54,6 +54,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.dstack-isolation.operator.api.v1alpha1.BackendName
   scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.ChangeAction
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ControlName
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Controls
@@ -116,6 +118,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: unknownFields
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.UnknownFields
+- name: com.github.dstack-isolation.operator.api.v1alpha1.DefaultPermissions
+  map:
+    fields:
+    - name: allowManagersManageSecrets
+      type:
+        scalar: boolean
+    - name: allowNonAdminsCreateProjects
+      type:
+        scalar: boolean
+    - name: allowNonAdminsManageSSHFleets
+      type:
+        scalar: boolean
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Delivery
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.DstackServer
@@ -155,6 +169,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.ServerAPI
       default: {}
+    - name: defaultPermissions
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.DefaultPermissions
     - name: injection
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.Injection
@@ -163,6 +180,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.PolicyPlugin
       default: {}
+    - name: rollout
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.RolloutApproval
+      default: Automatic
     - name: serverDir
       type:
         scalar: string
@@ -195,12 +216,18 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: lastRemoval
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.Removal
     - name: manualPatch
       type:
         scalar: string
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: pendingChange
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.PendingChange
     - name: plannedNetworkMode
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.NetworkMode
@@ -486,6 +513,38 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.SecretKeyReference
 - name: com.github.dstack-isolation.operator.api.v1alpha1.NetworkMode
   scalar: numeric
+- name: com.github.dstack-isolation.operator.api.v1alpha1.PendingChange
+  map:
+    fields:
+    - name: activeRuns
+      type:
+        scalar: numeric
+    - name: items
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.PendingItem
+          elementRelationship: associative
+          keys:
+          - name
+    - name: message
+      type:
+        scalar: string
+    - name: revision
+      type:
+        scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.PendingItem
+  map:
+    fields:
+    - name: action
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.ChangeAction
+    - name: name
+      type:
+        scalar: string
+    - name: why
+      type:
+        scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.PolicyPlugin
   map:
     fields:
@@ -511,6 +570,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: runAsUser
       type:
         scalar: numeric
+    - name: url
+      type:
+        scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.PolicyRevisions
   map:
     fields:
@@ -539,6 +601,27 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.dstack-isolation.operator.api.v1alpha1.RegistryName
   scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.Removal
+  map:
+    fields:
+    - name: firstRuns
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: manager
+      type:
+        scalar: string
+    - name: removedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: restoredAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: runs
+      type:
+        scalar: numeric
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ResourceRequirements
   map:
     fields:
@@ -552,6 +635,8 @@ var schemaYAML = typed.YAMLObject(`types:
         map:
           elementType:
             namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
+- name: com.github.dstack-isolation.operator.api.v1alpha1.RolloutApproval
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Rule
   map:
     fields:
@@ -666,6 +751,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 3000
+    - name: url
+      type:
+        scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.SettingEffect
   map:
     fields:

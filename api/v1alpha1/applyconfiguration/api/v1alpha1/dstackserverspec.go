@@ -13,7 +13,8 @@ import (
 // operator may change it.
 type DstackServerSpecApplyConfiguration struct {
 	// workload is the user's own Deployment or StatefulSet that runs the server.
-	// One workload belongs to one DstackServer: the oldest one that names it.
+	// One workload belongs to one DstackServer: the oldest one that names it. It is
+	// left out for a server that runs elsewhere: then api.url names that.
 	Workload *WorkloadReferenceApplyConfiguration `json:"workload,omitempty"`
 	// api says how to talk to the server. Its pods are addressed one by one.
 	API *ServerAPIApplyConfiguration `json:"api,omitempty"`
@@ -25,10 +26,18 @@ type DstackServerSpecApplyConfiguration struct {
 	// show the exact patch for its manifest and tell when it is in place) or
 	// Disabled (give back all of it).
 	Injection *apiv1alpha1.Injection `json:"injection,omitempty"`
+	// rollout is Automatic (default: a change of settings is applied at once, which
+	// restarts the server) or OnApproval (it is shown in status.pendingChange and
+	// waits until the annotation isolation.dstack.ai/approve names its revision).
+	Rollout *apiv1alpha1.RolloutApproval `json:"rollout,omitempty"`
 	// policyPlugin configures the policy server and its plugin in the server.
 	PolicyPlugin *PolicyPluginApplyConfiguration `json:"policyPlugin,omitempty"`
 	// sshProxy is dstack's SSH proxy. Without one, hostSSH cannot be denied.
 	SSHProxy *SSHProxyApplyConfiguration `json:"sshProxy,omitempty"`
+	// defaultPermissions are what dstack lets users do who have no permission of
+	// their own. Left out, the server's own config.yml decides; dstack's defaults let
+	// every user create projects.
+	DefaultPermissions *DefaultPermissionsApplyConfiguration `json:"defaultPermissions,omitempty"`
 	// unmatchedProjects is the policy for projects that no profile names. It has
 	// no default, because any dstack user may create a project: the choice is too
 	// heavy to be silent.
@@ -73,6 +82,14 @@ func (b *DstackServerSpecApplyConfiguration) WithInjection(value apiv1alpha1.Inj
 	return b
 }
 
+// WithRollout sets the Rollout field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Rollout field is set to the value of the last call.
+func (b *DstackServerSpecApplyConfiguration) WithRollout(value apiv1alpha1.RolloutApproval) *DstackServerSpecApplyConfiguration {
+	b.Rollout = &value
+	return b
+}
+
 // WithPolicyPlugin sets the PolicyPlugin field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the PolicyPlugin field is set to the value of the last call.
@@ -86,6 +103,14 @@ func (b *DstackServerSpecApplyConfiguration) WithPolicyPlugin(value *PolicyPlugi
 // If called multiple times, the SSHProxy field is set to the value of the last call.
 func (b *DstackServerSpecApplyConfiguration) WithSSHProxy(value *SSHProxyApplyConfiguration) *DstackServerSpecApplyConfiguration {
 	b.SSHProxy = value
+	return b
+}
+
+// WithDefaultPermissions sets the DefaultPermissions field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DefaultPermissions field is set to the value of the last call.
+func (b *DstackServerSpecApplyConfiguration) WithDefaultPermissions(value *DefaultPermissionsApplyConfiguration) *DstackServerSpecApplyConfiguration {
+	b.DefaultPermissions = value
 	return b
 }
 

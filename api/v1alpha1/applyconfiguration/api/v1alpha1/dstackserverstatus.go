@@ -33,6 +33,12 @@ type DstackServerStatusApplyConfiguration struct {
 	PolicyRevision *PolicyRevisionsApplyConfiguration `json:"policyRevision,omitempty"`
 	// settingsRevision tells which settings were put into the workload.
 	SettingsRevision *SettingsRevisionsApplyConfiguration `json:"settingsRevision,omitempty"`
+	// pendingChange is a change of settings that waits for approval, when spec.rollout
+	// is OnApproval.
+	PendingChange *PendingChangeApplyConfiguration `json:"pendingChange,omitempty"`
+	// lastRemoval tells of the last time that somebody else took the settings out of
+	// the workload.
+	LastRemoval *RemovalApplyConfiguration `json:"lastRemoval,omitempty"`
 	// injected lists the items that the operator sets in the workload, or wants to
 	// find there when spec.injection is Manual, never their values.
 	Injected []InjectedItemApplyConfiguration `json:"injected,omitempty"`
@@ -125,6 +131,22 @@ func (b *DstackServerStatusApplyConfiguration) WithPolicyRevision(value *PolicyR
 // If called multiple times, the SettingsRevision field is set to the value of the last call.
 func (b *DstackServerStatusApplyConfiguration) WithSettingsRevision(value *SettingsRevisionsApplyConfiguration) *DstackServerStatusApplyConfiguration {
 	b.SettingsRevision = value
+	return b
+}
+
+// WithPendingChange sets the PendingChange field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PendingChange field is set to the value of the last call.
+func (b *DstackServerStatusApplyConfiguration) WithPendingChange(value *PendingChangeApplyConfiguration) *DstackServerStatusApplyConfiguration {
+	b.PendingChange = value
+	return b
+}
+
+// WithLastRemoval sets the LastRemoval field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LastRemoval field is set to the value of the last call.
+func (b *DstackServerStatusApplyConfiguration) WithLastRemoval(value *RemovalApplyConfiguration) *DstackServerStatusApplyConfiguration {
+	b.LastRemoval = value
 	return b
 }
 

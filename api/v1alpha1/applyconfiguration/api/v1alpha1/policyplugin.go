@@ -14,6 +14,10 @@ import (
 type PolicyPluginApplyConfiguration struct {
 	// delivery is Python (default) or REST.
 	Delivery *apiv1alpha1.Delivery `json:"delivery,omitempty"`
+	// url at which a dstack server that runs elsewhere reaches the policy server,
+	// through a Service or an Ingress of yours: http or https, a host, a port if it
+	// is another than the scheme's, and no path. Only with api.url.
+	URL *string `json:"url,omitempty"`
 	// replicas of the policy server. While none is reachable dstack refuses every
 	// run, so keep two or more. Default: 2.
 	Replicas *int32 `json:"replicas,omitempty"`
@@ -42,6 +46,14 @@ func PolicyPlugin() *PolicyPluginApplyConfiguration {
 // If called multiple times, the Delivery field is set to the value of the last call.
 func (b *PolicyPluginApplyConfiguration) WithDelivery(value apiv1alpha1.Delivery) *PolicyPluginApplyConfiguration {
 	b.Delivery = &value
+	return b
+}
+
+// WithURL sets the URL field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the URL field is set to the value of the last call.
+func (b *PolicyPluginApplyConfiguration) WithURL(value string) *PolicyPluginApplyConfiguration {
+	b.URL = &value
 	return b
 }
 

@@ -9,9 +9,15 @@ package v1alpha1
 type ServerAPIApplyConfiguration struct {
 	// port of the API in each server pod. Default: 3000.
 	Port *int32 `json:"port,omitempty"`
+	// url of a dstack server that runs elsewhere, outside of this cluster or in
+	// another namespace: http or https, a host, a port if it is another than the
+	// scheme's, and no path. It takes the place of spec.workload, and needs
+	// spec.injection Manual.
+	URL *string `json:"url,omitempty"`
 	// adminTokenSecretRef names the Secret key that holds the token of a global
 	// administrator of this dstack server. The token is sent to the server's own
-	// pods only. This release uses it to check that the token is accepted.
+	// pods, or to api.url, only. This release uses it to check that it is accepted,
+	// and to tell which runs a change or a loss of settings met.
 	AdminTokenSecretRef *SecretKeyReferenceApplyConfiguration `json:"adminTokenSecretRef,omitempty"`
 }
 
@@ -26,6 +32,14 @@ func ServerAPI() *ServerAPIApplyConfiguration {
 // If called multiple times, the Port field is set to the value of the last call.
 func (b *ServerAPIApplyConfiguration) WithPort(value int32) *ServerAPIApplyConfiguration {
 	b.Port = &value
+	return b
+}
+
+// WithURL sets the URL field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the URL field is set to the value of the last call.
+func (b *ServerAPIApplyConfiguration) WithURL(value string) *ServerAPIApplyConfiguration {
+	b.URL = &value
 	return b
 }
 

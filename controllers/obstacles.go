@@ -1,0 +1,90 @@
+package controllers
+
+import (
+	"fmt"
+	"path"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// obstacle is what in the workload the settings cannot work beside; an empty
+// finding means that there is none.
+func (p *pass) obstacle() status.Finding {
+	c, dir := p.container, manifests.ServerDir(p.server)
+	if workload.Lookup(c, dstack.EnvConfigDisabled).Set {
+		return status.Stuck(v1alpha1.ReasonConfigDisabled, fmt.Sprintf(
+			"container %s sets %s, so dstack reads no config.yml and loads no plugin, whatever the value: remove the variable", c.Name, dstack.EnvConfigDisabled))
+	}
+	source := workload.FindConfig(c, dir, manifests.ConfigVolume)
+	if source.Clash {
+		return status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
+			"volume %q is mounted at exactly %s, where the merged copy would be: mount it at the directory %s instead, or leave config.yml to the server's own volume",
+			source.Mount.Name, path.Join(dir, dstack.ConfigFile), dir))
+	}
+	if source.Mount != nil && source.Mount.SubPathExpr != "" {
+		return status.Stuck(v1alpha1.ReasonInvalidWorkload, fmt.Sprintf(
+			"volume %q is mounted with subPathExpr, which the init container cannot expand: use subPath", source.Mount.Name))
+	}
+	return p.proxyInTheWay()
+}
+
+// refusal says why nothing may be written; an empty finding means that nothing
+// speaks against it.
+func (p *pass) refusal(intent manifests.Intent) status.Finding {
+	if f := p.obstacle(); f.Reason != "" {
+		return f
+	}
+	if p.workload.Injected() == nil && p.facts.Revisions.Rejected == rejectionKey(p.server, intent.Revision) {
+		return p.earlier(v1alpha1.ConditionSettingsApplied)
+	}
+	risk := p.workload.DatabaseRisk(p.container, manifests.ServerDir(p.server))
+	if risk != "" && p.workload.Injected() == nil && p.server.Annotations[v1alpha1.AnnotationAcknowledgeDataLoss] != "true" {
+		return status.Stuck(v1alpha1.ReasonWouldLoseDatabase, fmt.Sprintf(
+			"settings restart the server, and that would lose its database: %s. Put it on a persistent volume or set %s, or accept the loss: kubectl -n %s annotate dstackserver %s %s=true",
+			risk, dstack.EnvDatabaseURL, p.server.Namespace, p.server.Name, v1alpha1.AnnotationAcknowledgeDataLoss))
+	}
+	return status.Finding{}
+}
+
+// proxyInTheWay: dstack's built-in plugin honours proxy variables, so specs,
+// with the secrets in them, would go to the proxy.
+func (p *pass) proxyInTheWay() status.Finding {
+	if p.server.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST {
+		return status.Finding{}
+	}
+	host := manifests.PolicyHost(p.server.Namespace, p.server.Name)
+	name := workload.ProxyInTheWay(p.container, host)
+	if name == "" {
+		return status.Finding{}
+	}
+	return status.Stuck(v1alpha1.ReasonProxyInTheWay, fmt.Sprintf(
+		"container %s sets %s, and dstack's rest_plugin would send specs, with the secrets in them, to that proxy: add %s to NO_PROXY, or use spec.policyPlugin.delivery Python",
+		p.container.Name, name, host))
+}
+
+// warnings name what does not stop us but should be known.
+func (r *DstackServerReconciler) warnings(p *pass) {
+	w := p.workload
+	// dstack lets any user create a project, who is its administrator then.
+	if u := p.server.Spec.UnmatchedProjects; u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen {
+		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere")
+	}
+	switch {
+	case w.Strategy == "Recreate":
+		p.warn("%s has strategy Recreate: each change of settings stops the server for some seconds", w)
+	case w.Kind == v1alpha1.WorkloadDeployment && workload.SQLite(p.container):
+		p.warn("%s has strategy RollingUpdate and its database is an SQLite file: two servers share it during each rollout; use strategy Recreate", w)
+	}
+	if workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume).Mount == nil {
+		p.warn("%s of container %s is on no volume: a config.yml that its image brings cannot be read and is replaced by one that only names the plugin", manifests.ServerDir(p.server), p.container.Name)
+	}
+	for _, name := range []string{dstack.EnvJobNetworkMode, dstack.EnvConfigDisabled} {
+		if v := workload.Lookup(p.container, name); !v.Set && !v.Known {
+			p.warn("container %s takes variables from other objects by envFrom: if they set %s, it is not seen from here", p.container.Name, name)
+		}
+	}
+}
