@@ -19,6 +19,9 @@ func (p *pass) obstacle() status.Finding {
 		return status.Stuck(v1alpha1.ReasonConfigDisabled, fmt.Sprintf(
 			"container %s sets %s, so dstack reads no config.yml and loads no plugin, whatever the value: remove the variable", c.Name, dstack.EnvConfigDisabled))
 	}
+	if f := p.hiddenObstacle(); f.Reason != "" {
+		return f
+	}
 	source := workload.FindConfig(c, dir, manifests.ConfigVolume)
 	if source.Clash {
 		return status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
@@ -70,8 +73,8 @@ func (p *pass) proxyInTheWay() status.Finding {
 func (r *DstackServerReconciler) warnings(p *pass) {
 	w := p.workload
 	// dstack lets any user create a project, who is its administrator then.
-	if u := p.server.Spec.UnmatchedProjects; u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen {
-		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere")
+	if u := p.server.Spec.UnmatchedProjects; p.usersMayCreateProjects() && (u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen) {
+		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere; spec.defaultPermissions.allowNonAdminsCreateProjects false keeps them from it")
 	}
 	switch {
 	case w.Strategy == "Recreate":
@@ -82,9 +85,7 @@ func (r *DstackServerReconciler) warnings(p *pass) {
 	if workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume).Mount == nil {
 		p.warn("%s of container %s is on no volume: a config.yml that its image brings cannot be read and is replaced by one that only names the plugin", manifests.ServerDir(p.server), p.container.Name)
 	}
-	for _, name := range []string{dstack.EnvJobNetworkMode, dstack.EnvConfigDisabled} {
-		if v := workload.Lookup(p.container, name); !v.Set && !v.Known {
-			p.warn("container %s takes variables from other objects by envFrom: if they set %s, it is not seen from here", p.container.Name, name)
-		}
+	if p.effective.Plan.SSHEnforced && dstack.Before(p.server.Status.Release, dstack.FirstContainerSSHRelease) {
+		p.warn("dstack %s puts users' keys into jobs on backends that run containers without dstack's agent, such as kubernetes and runpod, past the SSH proxy: upgrade to %s or later", p.server.Status.Release, dstack.FirstContainerSSHRelease)
 	}
 }

@@ -34,8 +34,10 @@ type pass struct {
 	// decides by the desired revision.
 	policyReady bool
 	ssh         sshPass
-	facts       status.ServerFacts
-	requeue     time.Duration
+	// hidden are variables of the server that come by envFrom.
+	hidden  []hidden
+	facts   status.ServerFacts
+	requeue time.Duration
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {
@@ -86,6 +88,11 @@ func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
 		return err
 	}
 	p.facts.Accepted = p.judge()
+	if p.container != nil {
+		if err := r.readHidden(ctx, p); err != nil {
+			return err
+		}
+	}
 	return r.readPods(ctx, p)
 }
 

@@ -82,6 +82,11 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 		return status.Waiting(v1alpha1.ReasonWaitingForSSHProxy,
 			"the server is told of the SSH proxy once that answers, because nobody could log in before: see SSHProxyReady")
 	}
+	for _, f := range []status.Finding{p.hiddenSetting(), p.releaseTooOld()} {
+		if f.Reason != "" {
+			return f
+		}
+	}
 	return status.OK(v1alpha1.ReasonApplied, fmt.Sprintf("all settings are in %s and in its %d pods", p.workload, running.Pods))
 }
 

@@ -59,7 +59,7 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 func (r *DstackServerReconciler) intent(p *pass) manifests.Intent {
 	return manifests.Settings(manifests.SettingsInput{
 		Server: p.server, Workload: p.workload, Container: p.container,
-		NetworkMode: p.effective.Plan.NetworkMode, SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
+		NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(), SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
 	})
 }
 

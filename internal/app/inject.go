@@ -19,6 +19,7 @@ const terminationLog = "/dev/termination-log"
 func newInjectCommand() *cobra.Command {
 	options := inject.Options{TerminationLog: terminationLog}
 	tokenEnv, provenEnv := dstack.EnvToken, ""
+	var permissions []string
 	command := &cobra.Command{
 		Use:   "inject --target FILE --policy-url URL [--source FILE]",
 		Short: "Prepares config.yml of a dstack server (init container)",
@@ -45,6 +46,10 @@ answers. The reason of a failure is also written to ` + terminationLog + `, if t
     --policy-url http://main-policy.dstack.svc:8080`, path.Join(dstack.DefaultServerDir, dstack.ConfigFile)),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if options.Permissions, err = parsePermissions(permissions); err != nil {
+				return err
+			}
 			options.Out = cmd.OutOrStdout()
 			options.First = provenEnv == "" || os.Getenv(provenEnv) == ""
 			if options.Plugin == dstack.PluginPython {
@@ -57,6 +62,7 @@ answers. The reason of a failure is also written to ` + terminationLog + `, if t
 	flags.StringVar(&options.Source, "source", "", "the user's config.yml; none when the server directory lies on no volume")
 	flags.StringVar(&options.Target, "target", "", "where to write the merged copy, in an existing folder")
 	flags.StringVar(&options.Plugin, "plugin", dstack.PluginPython, "plugin to add: "+dstack.PluginPython+" or "+dstack.PluginREST)
+	flags.StringArrayVar(&permissions, "default-permission", nil, "PERMISSION=true or PERMISSION=false, to set in default_permissions; may be given several times")
 	flags.StringVar(&options.PolicyURL, "policy-url", "", "base URL of the policy server")
 	flags.StringVar(&tokenEnv, "token-env", tokenEnv, "environment variable with the bearer token; not used with "+dstack.PluginREST)
 	flags.StringVar(&provenEnv, "proven-env", "", "environment variable that is set once the server has run with the plugin")
@@ -67,4 +73,17 @@ answers. The reason of a failure is also written to ` + terminationLog + `, if t
 		}
 	}
 	return command
+}
+
+// parsePermissions reads flags, of which the last one of a name counts.
+func parsePermissions(texts []string) (inject.Permissions, error) {
+	permissions := inject.Permissions{}
+	for _, text := range texts {
+		key, allow, err := inject.ParsePermission(text)
+		if err != nil {
+			return nil, fmt.Errorf("--default-permission: %w", err)
+		}
+		permissions[key] = allow
+	}
+	return permissions, nil
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +32,8 @@ type Options struct {
 	Target string
 	// Plugin is the name to add: dstack.PluginPython or dstack.PluginREST.
 	Plugin string
+	// Permissions are what default_permissions of the copy must say.
+	Permissions Permissions
 	// PolicyURL is the base URL of the policy server, and Token what the Python
 	// plugin will authenticate with; the REST plugin has none.
 	PolicyURL, Token string
@@ -66,6 +70,9 @@ func run(ctx context.Context, o Options) error {
 		return err
 	}
 	merged, err := Merge(source.content, o.Plugin)
+	if err == nil {
+		merged, err = Permit(merged, o.Permissions)
+	}
 	if err != nil {
 		return fmt.Errorf("%s cannot be used: %w. Nothing was changed", o.Source, err)
 	}
@@ -77,6 +84,9 @@ func run(ctx context.Context, o Options) error {
 		from = "a minimal config.yml"
 	}
 	o.printf("Wrote %s: %s with plugin %s", o.Target, from, o.Plugin)
+	for _, key := range slices.Sorted(maps.Keys(o.Permissions)) {
+		o.printf("Set %s.%s to %t", keyPermissions, key, o.Permissions[key])
+	}
 	return checkPolicy(ctx, o)
 }
 

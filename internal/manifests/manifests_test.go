@@ -21,6 +21,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/testkit"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -45,6 +46,9 @@ type world struct {
 	pod      *testkit.ServerPod
 	stateful bool
 	mode     v1alpha1.NetworkMode
+	// forbidden and permissions are what dstack itself is told to refuse.
+	forbidden   []isolation.Control
+	permissions map[string]bool
 	// whole adds the policy server and what belongs to it.
 	whole bool
 	// ssh is what the server is told of an SSH proxy; a managed one is added.
@@ -86,7 +90,7 @@ func (w world) input(t *testing.T) manifests.SettingsInput {
 	if mode == 0 {
 		mode = v1alpha1.NetworkModeHostWhenPossible
 	}
-	return manifests.SettingsInput{Server: w.obj(), Workload: live, Container: c, NetworkMode: mode, SSH: w.ssh, Files: files, Options: options}
+	return manifests.SettingsInput{Server: w.obj(), Workload: live, Container: c, NetworkMode: mode, Forbidden: w.forbidden, Permissions: w.permissions, SSH: w.ssh, Files: files, Options: options}
 }
 
 // objects are all that is applied in the case.
@@ -124,6 +128,10 @@ func claimAt(m corev1.VolumeMount) *testkit.ServerPod {
 }
 
 var worlds = map[string]world{
+	"told-to-refuse": {
+		mode: 3, forbidden: []isolation.Control{isolation.ServerAccess, isolation.ServicesWithoutGateway},
+		permissions: map[string]bool{dstack.PermissionCreateProjects: false, dstack.PermissionManageSSHFleets: true},
+	},
 	"python": {whole: true, mode: 3},
 	"rest":   {whole: true, server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST)},
 	"policy-server-options": {whole: true, server: withPlugin(v1alpha1.PolicyPlugin{
@@ -236,7 +244,7 @@ func TestGoldenFilesHoldEveryVariableAndContainer(t *testing.T) {
 	names := []string{
 		dstack.EnvJobNetworkMode, dstack.EnvPluginServiceURI, dstack.EnvPolicyURL, dstack.EnvToken, dstack.EnvServer, dstack.EnvPythonPath,
 		dstack.EnvSSHProxyAPIToken, dstack.EnvSSHProxyAPIURL, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced, "ssh-proxy",
-		"ISOLATION_PROVEN", workload.InjectContainer, "policy-server",
+		dstack.EnvForbidDstackInRuns, dstack.EnvForbidServicesWithoutGateway, "ISOLATION_PROVEN", workload.InjectContainer, "policy-server",
 	}
 	for _, name := range names {
 		if !strings.Contains(all.String(), "name: "+name+"\n") {

@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
@@ -23,10 +26,21 @@ type SettingsInput struct {
 	Workload    *workload.Workload
 	Container   *corev1.Container
 	NetworkMode v1alpha1.NetworkMode
+	// Forbidden are the controls that dstack itself denies in all projects.
+	Forbidden []isolation.Control
+	// Permissions are what default_permissions of the server's config.yml must say.
+	Permissions map[string]bool
 	// SSH is what the server is told of its SSH proxy; nil for nothing.
 	SSH     *SSHSettings
 	Files   PluginFiles
 	Options Options
+}
+
+// forbidding are the variables whose presence has dstack deny a control in all
+// projects.
+var forbidding = map[isolation.Control]string{
+	isolation.ServerAccess:           dstack.EnvForbidDstackInRuns,
+	isolation.ServicesWithoutGateway: dstack.EnvForbidServicesWithoutGateway,
 }
 
 // Settings builds what the operator sets in the user's workload. The image and
@@ -39,6 +53,9 @@ func Settings(in SettingsInput) Intent {
 	}
 	if in.NetworkMode != v1alpha1.NetworkModeHostWhenPossible {
 		i.Settings = append(i.Settings, envVar(dstack.EnvJobNetworkMode, strconv.Itoa(int(in.NetworkMode))))
+	}
+	for _, c := range in.Forbidden {
+		i.Settings = append(i.Settings, envVar(forbidding[c], "1"))
 	}
 	if in.SSH != nil {
 		i.SSH, i.SSHTokenID = sshVariables(in.SSH), in.SSH.TokenID
@@ -172,6 +189,9 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 		"--plugin=" + pluginName(s),
 		"--policy-url=" + PolicyURL(s.Namespace, s.Name),
 		"--proven-env=" + envProven,
+	}
+	for _, key := range slices.Sorted(maps.Keys(in.Permissions)) {
+		args = append(args, fmt.Sprintf("--default-permission=%s=%t", key, in.Permissions[key]))
 	}
 	c := corev1ac.Container().
 		WithName(workload.InjectContainer).
