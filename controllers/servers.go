@@ -24,6 +24,26 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 		p.wakeAfter(askLater)
 		return
 	}
+	addresses := p.addresses()
+	if len(addresses) == 0 {
+		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
+		p.facts.Release = p.server.Status.Release
+		return
+	}
+	port := p.apiPort()
+	answers := r.Prober.Servers(ctx, addresses, port, token)
+	p.facts.Connected, p.facts.Release = judgeServers(answers)
+	if !isTrue(p.facts.Connected) {
+		p.wakeAfter(askLater)
+	}
+	r.checkSSHTokens(ctx, p, port)
+	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
+		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
+	}
+}
+
+// addresses are those of the server pods that can be asked.
+func (p *pass) addresses() []string {
 	var addresses []string
 	for i := range p.pods {
 		pod := &p.pods[i]
@@ -31,24 +51,15 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 			addresses = append(addresses, pod.Status.PodIP)
 		}
 	}
-	if len(addresses) == 0 {
-		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
-		p.facts.Release = p.server.Status.Release
-		return
+	return addresses
+}
+
+// apiPort is the port of the API in each server pod.
+func (p *pass) apiPort() int {
+	if port := p.server.Spec.API.Port; port != 0 {
+		return int(port)
 	}
-	port := p.server.Spec.API.Port
-	if port == 0 {
-		port = dstack.DefaultPort
-	}
-	answers := r.Prober.Servers(ctx, addresses, int(port), token)
-	p.facts.Connected, p.facts.Release = judgeServers(answers)
-	if !isTrue(p.facts.Connected) {
-		p.wakeAfter(askLater)
-	}
-	r.checkSSHTokens(ctx, p, int(port))
-	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
-		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
-	}
+	return dstack.DefaultPort
 }
 
 func isTrue(f status.Finding) bool { return f.Status == "True" }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
@@ -18,8 +19,20 @@ import (
 // applySettings puts the settings into the user's workload, if nothing speaks
 // against it, and judges how far they have come.
 func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) error {
-	intent := r.intent(p)
+	planned := r.intent(p)
 	r.warnings(p)
+	intent, approved, err := r.approve(ctx, p, planned)
+	if err != nil {
+		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return err
+	}
+	if p.facts.Pending != nil {
+		defer func() {
+			if !p.facts.Settings.Stalled && p.facts.Settings.Status != metav1.ConditionUnknown {
+				p.facts.Settings = p.waitingForApproval()
+			}
+		}()
+	}
 	if f := p.refusal(intent); f.Reason != "" {
 		p.facts.Settings = f
 		return nil
@@ -28,6 +41,16 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		p.facts.Settings = status.Waiting(v1alpha1.ReasonWaitingForPolicyServers,
 			"the server is told to ask the policy server once every replica of it is ready")
 		return nil
+	}
+	if !approved {
+		p.facts.Settings = p.waitingForApproval()
+		return nil
+	}
+	for _, wait := range []status.Finding{r.proxyAwaited(p), r.unsettled(p, intent)} {
+		if wait.Reason != "" {
+			p.facts.Settings = wait
+			return nil
+		}
 	}
 	result, err := r.applier.Settings(ctx, intent)
 	if apierrors.IsConflict(err) {
@@ -57,10 +80,15 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 
 // intent is what the workload should carry.
 func (r *DstackServerReconciler) intent(p *pass) manifests.Intent {
-	return manifests.Settings(manifests.SettingsInput{
+	return manifests.Settings(r.settingsInput(p))
+}
+
+func (r *DstackServerReconciler) settingsInput(p *pass) manifests.SettingsInput {
+	return manifests.SettingsInput{
 		Server: p.server, Workload: p.workload, Container: p.container,
-		NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(), SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
-	})
+		NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(),
+		SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
+	}
 }
 
 // judgeResult tells what kept settings from being applied.

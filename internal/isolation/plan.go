@@ -138,6 +138,20 @@ func plannedHostNetwork(p *Profile, now time.Time) string {
 	return mode
 }
 
+// WhyNetworkMode says what the network mode follows from.
+func (p Plan) WhyNetworkMode() string {
+	switch {
+	case p.NetworkMode == v1alpha1.NetworkModeBridge:
+		return "mode 3, because every policy of the server that enforces denies hostNetwork"
+	case p.NetworkMode == v1alpha1.NetworkModeHostWhenPossible:
+		return "mode 2, which is dstack's own, because no policy that enforces denies hostNetwork"
+	case p.strictest == nil || p.loosest == nil || p.strictest == p.loosest:
+		return "mode 1, because hostNetwork is left to tasks of more than one node"
+	default:
+		return fmt.Sprintf("mode 1, because %s asks for hostNetwork %s and %s leaves more", p.strictest.Ref, p.strictest.Values[HostNetwork].Mode, p.loosest.Ref)
+	}
+}
+
 // Effect is one way in which the plan differs from what a profile asks for.
 type Effect struct {
 	Control Control

@@ -60,15 +60,20 @@ func Settings(in SettingsInput) Intent {
 	if in.SSH != nil {
 		i.SSH, i.SSHTokenID = sshVariables(in.SSH), in.SSH.TokenID
 	}
-	i.Plugin = pluginPart(in, pin{image: "IMAGE", plugin: "PLUGIN"})
+	i.Plugin = pluginPart(in, unpinned)
 	i.Revision = i.digest()
+	i.Plugin = pluginPart(in, in.version(i.Revision))
+	return i
+}
 
+// version is what settings of a revision are made with: what the workload has, if it
+// has them already, else what this build brings.
+func (in SettingsInput) version(revision string) pin {
 	version := pin{in.Options.Image, PluginConfigMapName(in.Server.Name, in.Files), pluginItems(in.Files)}
-	if in.Workload.SettingsRevision() == i.Revision {
+	if in.Workload.SettingsRevision() == revision {
 		version = livePin(in.Workload, version)
 	}
-	i.Plugin = pluginPart(in, version)
-	return i
+	return version
 }
 
 // pin is the version of the operator that a pod template is made with: the
