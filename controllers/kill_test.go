@@ -2,14 +2,16 @@ package controllers_test
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -94,9 +96,12 @@ func everything(kind v1alpha1.WorkloadKind, delivery v1alpha1.Delivery, f fate) 
 // isUp expects that all is in force.
 func (m *mortal) isUp() {
 	GinkgoHelper()
-	Expect(m.condition("Ready")).To(HavePrefix("Ready=True "))
+	said := map[string][]metav1.Condition{"main": m.server().Status.Conditions}
 	for _, name := range []string{"research", "vision"} {
-		Expect(m.conditionOf(m.profile(name), "Ready")).To(HavePrefix("Ready=True "))
+		said[name] = m.profile(name).Status.Conditions
+	}
+	for name, conditions := range said {
+		Expect(meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady)).To(BeTrue(), "%s: %v", name, conditions)
 	}
 	Expect(m.heldBy(m.userWorkload())).To(Equal(held{plugin: true, ssh: true, mode: 1}))
 }
@@ -148,6 +153,16 @@ func (m *mortal) release(end func(*mortal), f fate) {
 	Expect(m.ownLeft()).To(BeEmpty())
 }
 
+// givesBack lets a manager whose fate is f give a server back, and expects the same
+// end as without it.
+func givesBack(kind v1alpha1.WorkloadKind, delivery v1alpha1.Delivery, end func(*mortal), f fate, want map[string]string) {
+	GinkgoHelper()
+	m := everything(kind, delivery, undisturbed)
+	m.live()
+	m.release(end, f)
+	Expect(cmp.Diff(want, m.outcome())).To(BeEmpty(), "%v", m.writes)
+}
+
 func deleted(m *mortal) {
 	GinkgoHelper()
 	Expect(api.Client.Delete(context.Background(), m.server())).To(Succeed())
@@ -158,24 +173,50 @@ func disabled(m *mortal) {
 	change(m.world, m.server(), func(s *v1alpha1.DstackServer) { s.Spec.Injection = v1alpha1.InjectionDisabled })
 }
 
+// forEach goes through several fates at the same time, each in a world of its
+// own: most of a life is a wait for the API server.
+func forEach(fates []fate, live func(fate)) {
+	var group errgroup.Group
+	group.SetLimit(6)
+	for _, f := range fates {
+		group.Go(func() error {
+			defer GinkgoRecover()
+			live(f)
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// oneDeath are the fates of a manager that dies after one of so many writes;
+// in one of its two lives an answer is lost too.
+func oneDeath(writes int) []fate {
+	var fates []fate
+	for n := range writes {
+		fates = append(fates, fate{dies: at(n + 1), unanswered: at(writes - n)})
+	}
+	return fates
+}
+
+// manyDeaths are the fates of one that dies after each write, and of one that
+// gets no answer to any.
+func manyDeaths() []fate {
+	return []fate{{dies: always, unanswered: never}, {dies: never, unanswered: always}}
+}
+
 var _ = Describe("A manager that is killed", func() {
 	const deployment, python = v1alpha1.WorkloadDeployment, v1alpha1.DeliveryPython
 
 	It("while it brings a server up comes to the same end, whichever write was its last", func() {
 		whole := broughtUp(deployment, python)
 		want := whole.outcome()
-		for n, write := range whole.writes {
-			By(fmt.Sprintf("after write %d: %s", n+1, write))
-			// And, in one of its two lives, an answer is lost.
-			comesUp(deployment, python, fate{dies: at(n + 1), unanswered: at(len(whole.writes) - n)}, want)
-		}
+		forEach(oneDeath(len(whole.writes)), func(f fate) { comesUp(deployment, python, f, want) })
 	})
 
 	DescribeTable("after every write comes to the same end, and so does one that gets no answer to any",
 		func(kind v1alpha1.WorkloadKind, delivery v1alpha1.Delivery) {
 			want := broughtUp(kind, delivery).outcome()
-			comesUp(kind, delivery, fate{dies: always, unanswered: never}, want)
-			comesUp(kind, delivery, fate{dies: never, unanswered: always}, want)
+			forEach(manyDeaths(), func(f fate) { comesUp(kind, delivery, f, want) })
 		},
 		Entry("of a StatefulSet", v1alpha1.WorkloadStatefulSet, python),
 		Entry("with the delivery REST", deployment, v1alpha1.DeliveryREST),
@@ -185,23 +226,15 @@ var _ = Describe("A manager that is killed", func() {
 		whole := broughtUp(deployment, python)
 		whole.release(deleted, undisturbed)
 		want := whole.outcome()
-		for n, write := range whole.writes {
-			By(fmt.Sprintf("after write %d: %s", n+1, write))
-			m := broughtUp(deployment, python)
-			m.release(deleted, fate{dies: at(n + 1), unanswered: at(len(whole.writes) - n)})
-			Expect(cmp.Diff(want, m.outcome())).To(BeEmpty(), "%v", m.writes)
-		}
+		forEach(oneDeath(len(whole.writes)), func(f fate) { givesBack(deployment, python, deleted, f, want) })
 	})
 
 	DescribeTable("after every write while it gives a server back leaves nothing, and so does one that gets no answer to any",
 		func(kind v1alpha1.WorkloadKind, delivery v1alpha1.Delivery, end func(*mortal)) {
 			whole := broughtUp(kind, delivery)
 			whole.release(end, undisturbed)
-			for _, f := range []fate{{dies: always, unanswered: never}, {dies: never, unanswered: always}} {
-				m := broughtUp(kind, delivery)
-				m.release(end, f)
-				Expect(cmp.Diff(whole.outcome(), m.outcome())).To(BeEmpty(), "%v", m.writes)
-			}
+			want := whole.outcome()
+			forEach(manyDeaths(), func(f fate) { givesBack(kind, delivery, end, f, want) })
 		},
 		Entry("because its DstackServer, of a StatefulSet, is deleted", v1alpha1.WorkloadStatefulSet, python, deleted),
 		Entry("because its injection is Disabled", deployment, v1alpha1.DeliveryREST, disabled),
