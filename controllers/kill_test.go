@@ -34,13 +34,17 @@ func (m *mortal) play() bool {
 	if m.rollWorkload() {
 		return true
 	}
-	if api.Client.Get(ctx, m.key(sshProxyName), &proxy) == nil && proxy.Status.ReadyReplicas == 0 && m.held.plugin && !m.releasing {
+	if api.Client.Get(ctx, m.key(sshProxyName), &proxy) != nil || proxy.Status.ReadyReplicas > 0 || !m.held.plugin || m.releasing {
+		return false
+	}
+	// The proxies answer some time after their address is known.
+	if service := get(m.world, sshProxyName, &corev1.Service{}); len(service.Status.LoadBalancer.Ingress) == 0 {
 		m.balanced(corev1.LoadBalancerIngress{Hostname: "lb.example.com"})
-		m.sshProxiesUp()
-		m.proxiesUp = true
 		return true
 	}
-	return false
+	m.sshProxiesUp()
+	m.proxiesUp = true
+	return true
 }
 
 func (m *mortal) serviceThere(name string) bool {
