@@ -140,6 +140,7 @@ func broughtUp(kind v1alpha1.WorkloadKind, delivery v1alpha1.Delivery) *mortal {
 func comesUp(kind v1alpha1.WorkloadKind, delivery v1alpha1.Delivery, f fate, want map[string]string) {
 	GinkgoHelper()
 	m := everything(kind, delivery, f)
+	defer m.freeAddresses()
 	m.live()
 	m.isUp()
 	m.madeOnce()

@@ -36,6 +36,11 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 			"the server is told to ask the policy server once every replica of it is ready")
 		return nil
 	}
+	if f := p.untold(); f.Reason != "" {
+		p.facts.Settings = f
+		p.wakeAfter(lookAgain)
+		return nil
+	}
 	result, err := r.applier.Settings(ctx, intent)
 	if apierrors.IsConflict(err) {
 		p.facts.Settings = status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%s changed while the settings were applied: trying again", p.workload))
