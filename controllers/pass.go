@@ -16,6 +16,7 @@ import (
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/observe"
 	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
@@ -33,6 +34,8 @@ type pass struct {
 	// policyReady is true when every replica of the policy server is ready and
 	// decides by the desired revision.
 	policyReady bool
+	// policyServers are the answers of those that are asked for decisions.
+	policyServers []observe.PolicyServer
 	ssh         sshPass
 	// hidden are variables of the server that come by envFrom.
 	hidden  []hidden
@@ -180,6 +183,7 @@ func (r *DstackServerReconciler) readPods(ctx context.Context, p *pass) error {
 		name = p.container.Name
 	}
 	running := workload.Running(p.pods, name, manifests.Endpoint(p.server))
+	p.countComing(&running)
 	p.facts.Running = &running
 	return nil
 }

@@ -117,6 +117,8 @@ var _ = Describe("An edit of a profile", func() {
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostNetwork = v1alpha1.HostNetworkAllowed })
 		w.catchUp(servers)
 		w.pass()
+		Expect(w.deployment().Generation).To(Equal(before), "a looser one is said first")
+		w.pass()
 		Expect(w.deployment().Generation).To(Equal(before + 1))
 		w.expectStatus("setting-changed")
 		w.rollingOut()

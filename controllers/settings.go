@@ -46,11 +46,9 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		p.facts.Settings = p.waitingForApproval()
 		return nil
 	}
-	for _, wait := range []status.Finding{r.proxyAwaited(p), r.unsettled(p, intent)} {
-		if wait.Reason != "" {
-			p.facts.Settings = wait
-			return nil
-		}
+	if wait := r.holdBack(p, intent); wait.Reason != "" {
+		p.facts.Settings = wait
+		return nil
 	}
 	result, err := r.applier.Settings(ctx, intent)
 	if apierrors.IsConflict(err) {
@@ -76,6 +74,22 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		p.facts.Settings = clash
 	}
 	return err
+}
+
+// holdBack says what the settings wait for that will come by itself; an empty finding
+// means that they may be applied.
+func (r *DstackServerReconciler) holdBack(p *pass, intent manifests.Intent) status.Finding {
+	if f := r.proxyAwaited(p); f.Reason != "" {
+		return f
+	}
+	if f := r.unsettled(p, intent); f.Reason != "" {
+		return f
+	}
+	f := p.untold()
+	if f.Reason != "" {
+		p.wakeAfter(lookAgain)
+	}
+	return f
 }
 
 // intent is what the workload should carry.

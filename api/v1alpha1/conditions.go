@@ -183,7 +183,8 @@ const (
 	// ReasonApplied: all settings are in the workload and in every pod.
 	ReasonApplied = "Applied"
 	// ReasonWaitingForPolicyServers: the server is told to ask the policy server
-	// only when all replicas are ready.
+	// only when all replicas are ready, and gets a looser network mode only when
+	// all of them know of it.
 	ReasonWaitingForPolicyServers = "WaitingForPolicyServers"
 	// ReasonRolloutInProgress: pods with the settings are on their way.
 	ReasonRolloutInProgress = "RolloutInProgress"

@@ -491,7 +491,8 @@ type RunningSettings struct {
 	PolicyPods int32 `json:"policyPods"`
 
 	// networkMode is the weakest network mode (2, then 1, then 3) of these pods.
-	// A pod whose mode cannot be known counts as 2.
+	// A pod whose mode cannot be known counts as 2. A weaker mode that new pods
+	// have or are about to get counts before the first of them is there.
 	//
 	// +optional
 	NetworkMode NetworkMode `json:"networkMode,omitempty"`

@@ -40,7 +40,7 @@ func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningS
 		r.Pods++
 		mode := v1alpha1.NetworkMode(dstack.NetworkModeHostWhenPossible)
 		if c != nil {
-			mode = networkMode(c)
+			mode = NetworkMode(c)
 			if SSHEnforced(c) {
 				r.SSHEnforcedPods++
 			}
@@ -61,7 +61,9 @@ func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningS
 	return r
 }
 
-func networkMode(c *corev1.Container) v1alpha1.NetworkMode {
+// NetworkMode is what a container's dstack runs with. One that cannot be known
+// counts as the loosest.
+func NetworkMode(c *corev1.Container) v1alpha1.NetworkMode {
 	v := Lookup(c, dstack.EnvJobNetworkMode)
 	if !v.Known || !v.Set {
 		return dstack.NetworkModeHostWhenPossible
