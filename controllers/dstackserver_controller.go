@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -48,6 +49,8 @@ const DefaultInjectionDeadline = 5 * time.Minute
 type DstackServerReconciler struct {
 	Config
 	applier *apply.Applier
+	// configs has a mountedConfig for the uid of each server that needs one.
+	configs sync.Map
 }
 
 // NewDstackServerReconciler returns a reconciler of DstackServers.
@@ -67,6 +70,7 @@ func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1
 		done, finalizeErr := r.finalize(ctx, p)
 		if done {
 			r.Resolver.Forget(client.ObjectKeyFromObject(server))
+			r.configs.Delete(server.UID)
 			return reconcile.Result{}, finalizeErr
 		}
 		err = finalizeErr

@@ -33,9 +33,11 @@ type pass struct {
 	// policyReady is true when every replica of the policy server is ready and
 	// decides by the desired revision.
 	policyReady bool
-	ssh         sshPass
-	facts       status.ServerFacts
-	requeue     time.Duration
+	// clash is what a config.yml lacks over which no copy can be mounted.
+	clash   status.Finding
+	ssh     sshPass
+	facts   status.ServerFacts
+	requeue time.Duration
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {

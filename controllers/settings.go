@@ -20,6 +20,10 @@ import (
 func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) error {
 	intent := r.intent(p)
 	r.warnings(p)
+	if err := r.lookAtConfig(ctx, p); err != nil {
+		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return err
+	}
 	if f := p.refusal(intent); f.Reason != "" {
 		p.facts.Settings = f
 		return nil

@@ -164,7 +164,7 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 	file, mounts := configArguments(in)
 	args := []string{
 		"inject", file[0],
-		"--plugin=" + pluginName(s),
+		"--plugin=" + PluginName(s),
 		"--policy-url=" + PolicyURL(s.Namespace, s.Name),
 		"--proven-env=" + envProven,
 	}
@@ -186,7 +186,8 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 	return c.WithArgs(append(args, file[1:]...)...)
 }
 
-func pluginName(s *v1alpha1.DstackServer) string {
+// PluginName is the plugin that config.yml must name.
+func PluginName(s *v1alpha1.DstackServer) string {
 	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
 		return dstack.PluginREST
 	}
