@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -55,6 +56,8 @@ type DstackServerReconciler struct {
 	Config
 	applier *apply.Applier
 	windows windows
+	// configs has a mountedConfig for the uid of each server that needs one.
+	configs sync.Map
 }
 
 // NewDstackServerReconciler returns a reconciler of DstackServers.
@@ -75,6 +78,7 @@ func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1
 		if done {
 			r.Resolver.Forget(client.ObjectKeyFromObject(server))
 			r.windows.forget(server.UID)
+			r.configs.Delete(server.UID)
 			return reconcile.Result{}, finalizeErr
 		}
 		err = finalizeErr

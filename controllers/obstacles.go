@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"fmt"
-	"path"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -14,7 +13,7 @@ import (
 // obstacle is what in the workload the settings cannot work beside; an empty
 // finding means that there is none.
 func (p *pass) obstacle() status.Finding {
-	c, dir := p.container, manifests.ServerDir(p.server)
+	c := p.container
 	if workload.Lookup(c, dstack.EnvConfigDisabled).Set {
 		return status.Stuck(v1alpha1.ReasonConfigDisabled, fmt.Sprintf(
 			"container %s sets %s, so dstack reads no config.yml and loads no plugin, whatever the value: remove the variable", c.Name, dstack.EnvConfigDisabled))
@@ -22,15 +21,13 @@ func (p *pass) obstacle() status.Finding {
 	if f := p.hiddenObstacle(); f.Reason != "" {
 		return f
 	}
-	source := workload.FindConfig(c, dir, manifests.ConfigVolume)
-	if source.Clash {
-		return status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
-			"volume %q is mounted at exactly %s, where the merged copy would be: mount it at the directory %s instead, or leave config.yml to the server's own volume",
-			source.Mount.Name, path.Join(dir, dstack.ConfigFile), dir))
-	}
+	source := workload.FindConfig(c, manifests.ServerDir(p.server), manifests.ConfigVolume)
 	if source.Mount != nil && source.Mount.SubPathExpr != "" {
 		return status.Stuck(v1alpha1.ReasonInvalidWorkload, fmt.Sprintf(
 			"volume %q is mounted with subPathExpr, which the init container cannot expand: use subPath", source.Mount.Name))
+	}
+	if p.clash.Reason != "" {
+		return p.clash
 	}
 	return p.proxyInTheWay()
 }

@@ -36,7 +36,9 @@ type pass struct {
 	policyReady bool
 	// policyServers are the answers of those that are asked for decisions.
 	policyServers []observe.PolicyServer
-	ssh         sshPass
+	// clash is what a config.yml lacks over which no copy can be mounted.
+	clash status.Finding
+	ssh   sshPass
 	// hidden are variables of the server that come by envFrom.
 	hidden  []hidden
 	facts   status.ServerFacts

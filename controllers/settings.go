@@ -21,6 +21,10 @@ import (
 func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) error {
 	planned := r.intent(p)
 	r.warnings(p)
+	if err := r.lookAtConfig(ctx, p); err != nil {
+		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return err
+	}
 	intent, approved, err := r.approve(ctx, p, planned)
 	if err != nil {
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())

@@ -30,6 +30,10 @@ type Options struct {
 	// Target is where the merged copy goes, in a folder that exists. It is mounted
 	// over config.yml of the server container.
 	Target string
+	// Check is the user's config.yml where it is mounted at exactly its path, so
+	// that no copy can go over it: it is only looked at, and Source and Target are
+	// empty.
+	Check string
 	// Plugin is the name to add: dstack.PluginPython or dstack.PluginREST.
 	Plugin string
 	// Permissions are what default_permissions of the copy must say.
@@ -64,6 +68,12 @@ func Run(ctx context.Context, o Options) error {
 func run(ctx context.Context, o Options) error {
 	if err := o.validate(); err != nil {
 		return err
+	}
+	if o.Check != "" {
+		if err := checkFile(o); err != nil {
+			return err
+		}
+		return checkPolicy(ctx, o)
 	}
 	source, err := readSource(o)
 	if err != nil {
@@ -110,13 +120,8 @@ func checkPolicy(ctx context.Context, o Options) error {
 }
 
 func (o Options) validate() error {
-	for _, path := range []string{o.Source, o.Target} {
-		if !filepath.IsAbs(path) && (path == o.Target || path != "") {
-			return fmt.Errorf("source and target must be absolute paths, %q is none", path)
-		}
-	}
-	if o.Source != "" && isSameFile(o.Source, o.Target) {
-		return errors.New("source and target must be two files: the user's config.yml is never written over")
+	if err := o.validatePaths(); err != nil {
+		return err
 	}
 	if o.Plugin != dstack.PluginPython && o.Plugin != dstack.PluginREST {
 		return fmt.Errorf("plugin must be %s or %s, not %q", dstack.PluginPython, dstack.PluginREST, o.Plugin)
@@ -127,6 +132,27 @@ func (o Options) validate() error {
 	if !isBaseURL(o.PolicyURL) {
 		// Not quoted: it might have a password in it.
 		return errors.New("policy URL must be http://HOST:PORT or https://HOST:PORT, without user, query and fragment")
+	}
+	return nil
+}
+
+func (o Options) validatePaths() error {
+	if o.Check != "" {
+		if o.Source != "" || o.Target != "" {
+			return errors.New("a file that is only checked has no source and no target")
+		}
+		if !filepath.IsAbs(o.Check) {
+			return fmt.Errorf("the file to check must be an absolute path, %q is none", o.Check)
+		}
+		return nil
+	}
+	for _, path := range []string{o.Source, o.Target} {
+		if !filepath.IsAbs(path) && (path == o.Target || path != "") {
+			return fmt.Errorf("source and target must be absolute paths, %q is none", path)
+		}
+	}
+	if o.Source != "" && isSameFile(o.Source, o.Target) {
+		return errors.New("source and target must be two files: the user's config.yml is never written over")
 	}
 	return nil
 }

@@ -120,6 +120,19 @@ func security(c, pod *bool, cUser, podUser *int64) *testkit.ServerPod {
 	})
 }
 
+// exactly is a server whose config.yml is a ConfigMap's.
+func exactly(subPath string) *testkit.ServerPod {
+	return testkit.MakeServerPod().Data().
+		Volume("config", corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "dstack"}}}).
+		Mount(corev1.VolumeMount{Name: "config", MountPath: "/root/.dstack/server/config.yml", SubPath: subPath})
+}
+
+func asksFor(requests, limits corev1.ResourceList) *testkit.ServerPod {
+	return testkit.MakeServerPod().Data().WithServer(func(c *corev1.Container) {
+		c.Resources = corev1.ResourceRequirements{Requests: requests, Limits: limits}
+	})
+}
+
 func claimAt(m corev1.VolumeMount) *testkit.ServerPod {
 	m.Name = "home"
 	return testkit.MakeServerPod().Volume("home", corev1.VolumeSource{
@@ -156,6 +169,9 @@ var worlds = map[string]world{
 	"statefulset":                             {stateful: true, mode: 1},
 	"read-only-mount-with-subpath":            {pod: claimAt(corev1.VolumeMount{MountPath: "/root", SubPath: "home/dstack", ReadOnly: true})},
 	"no-volume":                               {pod: testkit.MakeServerPod()},
+	"config-mounted-exactly":                  {pod: exactly("config.yml")},
+	"config-mounted-exactly-rest":             {server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST), stateful: true, pod: exactly("etc/dstack.yml")},
+	"fewer-resources":                         {pod: asksFor(corev1.ResourceList{"cpu": resource.MustParse("5m")}, corev1.ResourceList{"cpu": resource.MustParse("200m"), "memory": resource.MustParse("100Mi")})},
 	"another-server-dir":                      {server: testkit.MakeServer("main").ServerDir("/srv/dstack"), pod: claimAt(corev1.VolumeMount{MountPath: "/srv"})},
 	"network-mode-1":                          {mode: 1},
 	"network-mode-2":                          {mode: 2},

@@ -148,16 +148,12 @@ func sshVariables(s *SSHSettings) []*corev1ac.EnvVarApplyConfiguration {
 // together do the parts work.
 func pluginPart(in SettingsInput, version pin) *PluginPart {
 	s := in.Server
-	part := &PluginPart{
-		Volumes: []*corev1ac.VolumeApplyConfiguration{
-			corev1ac.Volume().WithName(ConfigVolume).WithEmptyDir(corev1ac.EmptyDirVolumeSource().
-				WithSizeLimit(resource.MustParse("8Mi"))),
-		},
-		Mounts: []*corev1ac.VolumeMountApplyConfiguration{
-			corev1ac.VolumeMount().WithName(ConfigVolume).WithReadOnly(true).
-				WithMountPath(path.Join(ServerDir(s), dstack.ConfigFile)).WithSubPath(dstack.ConfigFile),
-		},
-		Init: injectContainer(in, version.image),
+	part := &PluginPart{Init: injectContainer(in, version.image)}
+	if !configOf(in).Clash {
+		part.Volumes = append(part.Volumes, corev1ac.Volume().WithName(ConfigVolume).
+			WithEmptyDir(corev1ac.EmptyDirVolumeSource().WithSizeLimit(resource.MustParse("8Mi"))))
+		part.Mounts = append(part.Mounts, corev1ac.VolumeMount().WithName(ConfigVolume).WithReadOnly(true).
+			WithMountPath(path.Join(ServerDir(s), dstack.ConfigFile)).WithSubPath(dstack.ConfigFile))
 	}
 	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
 		part.Env = append(part.Env, envVar(dstack.EnvPluginServiceURI, PolicyURL(s.Namespace, s.Name)))
@@ -187,11 +183,10 @@ func pythonPathIsUsers(c *corev1.Container) bool {
 
 func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyConfiguration {
 	s := in.Server
-	source := workload.FindConfig(in.Container, ServerDir(s), ConfigVolume)
+	file, mounts := configArguments(in)
 	args := []string{
-		"inject",
-		"--target=" + path.Join(injectTargetDir, dstack.ConfigFile),
-		"--plugin=" + pluginName(s),
+		"inject", file[0],
+		"--plugin=" + PluginName(s),
 		"--policy-url=" + PolicyURL(s.Namespace, s.Name),
 		"--proven-env=" + envProven,
 	}
@@ -202,15 +197,9 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 		WithName(workload.InjectContainer).
 		WithImage(image).
 		WithTerminationMessagePolicy(corev1.TerminationMessageReadFile).
-		WithResources(corev1ac.ResourceRequirements().
-			WithRequests(corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi"),
-			}).
-			WithLimits(corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
-			})).
+		WithResources(injectResources(in.Container)).
 		WithSecurityContext(injectSecurity(in)).
-		WithVolumeMounts(corev1ac.VolumeMount().WithName(ConfigVolume).WithMountPath(injectTargetDir)).
+		WithVolumeMounts(mounts...).
 		WithEnv(corev1ac.EnvVar().WithName(envProven).WithValueFrom(corev1ac.EnvVarSource().
 			WithConfigMapKeyRef(corev1ac.ConfigMapKeySelector().WithName(StateName(s.Name)).WithKey(ProvenKey).WithOptional(true))))
 	if in.Options.ImagePullPolicy != "" {
@@ -219,21 +208,11 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 	if s.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST {
 		c.WithEnv(secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
 	}
-	if m := source.Mount; m != nil && !source.Clash {
-		args = append(args, "--source="+path.Join(injectSourceDir, source.Path))
-		mount := corev1ac.VolumeMount().WithName(m.Name).WithMountPath(injectSourceDir)
-		if m.SubPath != "" {
-			mount.WithSubPath(m.SubPath)
-		}
-		if m.ReadOnly {
-			mount.WithReadOnly(true)
-		}
-		c.WithVolumeMounts(mount)
-	}
-	return c.WithArgs(args...)
+	return c.WithArgs(append(args, file[1:]...)...)
 }
 
-func pluginName(s *v1alpha1.DstackServer) string {
+// PluginName is the plugin that config.yml must name.
+func PluginName(s *v1alpha1.DstackServer) string {
 	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
 		return dstack.PluginREST
 	}
