@@ -219,7 +219,9 @@ const (
 	// another object by envFrom, where it is not seen.
 	ReasonSettingHidden = "SettingHidden"
 	// ReasonNotVisible: the server runs elsewhere (spec.api.url), so what its processes
-	// run with cannot be seen from here.
+	// run with cannot be seen from here. Put in place what ConfigMap
+	// isolation-manual-NAME shows. With Programmed and UnmatchedProjectsCovered too: the
+	// policy is served, and that every process asks for it cannot be seen.
 	ReasonNotVisible = "NotVisible"
 	// ReasonProxyInTheWay: specs would travel through an HTTP proxy.
 	ReasonProxyInTheWay = "ProxyInTheWay"

@@ -70,6 +70,15 @@ func (b *Server) Workload(kind v1alpha1.WorkloadKind, name string) *Server {
 	return b
 }
 
+// Elsewhere makes it one of a server that runs elsewhere, at https://dstack.example.com,
+// and reaches the policy server at https://policy.example.com.
+func (b *Server) Elsewhere() *Server {
+	b.o.Spec.Workload = v1alpha1.WorkloadReference{}
+	b.o.Spec.API.URL, b.o.Spec.PolicyPlugin.URL = "https://dstack.example.com", "https://policy.example.com"
+	b.o.Spec.Injection = v1alpha1.InjectionManual
+	return b
+}
+
 // Container sets spec.workload.container.
 func (b *Server) Container(name string) *Server { b.o.Spec.Workload.Container = name; return b }
 
