@@ -93,6 +93,11 @@ func (w world) input(t *testing.T) manifests.SettingsInput {
 func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 	t.Helper()
 	var all []runtime.ApplyConfiguration
+	if s := w.obj(); manifests.Elsewhere(s) {
+		for _, o := range manifests.PolicyServer(s, nil, options) {
+			all = append(all, o.Config)
+		}
+	}
 	if w.whole {
 		s := w.obj()
 		own := append(manifests.PolicyServer(s, w.workload().Selector, options), manifests.Plugin(s, files), manifests.State(s, "5e771465"))
@@ -104,6 +109,9 @@ func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 		for _, o := range w.sshProxy() {
 			all = append(all, o.Config)
 		}
+	}
+	if manifests.Elsewhere(w.obj()) {
+		return append(all, w.shown())
 	}
 	return append(all, manifests.Settings(w.input(t)).Config())
 }
@@ -125,7 +133,11 @@ func claimAt(m corev1.VolumeMount) *testkit.ServerPod {
 
 var worlds = map[string]world{
 	"python": {whole: true, mode: 3},
-	"rest":   {whole: true, server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST)},
+	"elsewhere": {server: testkit.MakeServer("main").Elsewhere().With(func(s *v1alpha1.DstackServerSpec) {
+		s.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: ptr.To(false), AllowManagersManageSecrets: ptr.To(true)}
+	}).SSHProxy(v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}), ssh: told(true), mode: 3},
+	"elsewhere-at-least": {server: testkit.MakeServer("main").Elsewhere(), mode: 2},
+	"rest":               {whole: true, server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST)},
 	"policy-server-options": {whole: true, server: withPlugin(v1alpha1.PolicyPlugin{
 		Replicas: 5, ImagePullSecrets: []v1alpha1.LocalObjectReference{{Name: "registry"}},
 		Resources: &v1alpha1.ResourceRequirements{Requests: quantities("cpu", "1"), Limits: quantities("memory", "1Gi")},

@@ -79,6 +79,9 @@ func (b *Server) Elsewhere() *Server {
 	return b
 }
 
+// With changes the rest of the spec.
+func (b *Server) With(change func(*v1alpha1.DstackServerSpec)) *Server { change(&b.o.Spec); return b }
+
 // Container sets spec.workload.container.
 func (b *Server) Container(name string) *Server { b.o.Spec.Workload.Container = name; return b }
 
