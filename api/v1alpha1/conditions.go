@@ -94,7 +94,7 @@ const (
 	// several and none is named. Set spec.workload.container.
 	ReasonContainerNotFound = "ContainerNotFound"
 	// ReasonWorkloadClaimed of a server: an older DstackServer names the same
-	// workload. Delete one of the two.
+	// workload, or the same spec.api.url. Delete one of the two.
 	ReasonWorkloadClaimed = "WorkloadClaimed"
 )
 
@@ -168,10 +168,12 @@ const (
 	// ReasonInvalidAddress: the load balancer has an address that dstack cannot
 	// use. Set spec.sshProxy.managed.address.
 	ReasonInvalidAddress = "InvalidAddress"
-	// ReasonTokenMismatch: a server pod has another token than the proxy's Secret.
+	// ReasonTokenMismatch: a server pod, or a process of a server that runs elsewhere,
+	// has another token than the proxy's Secret.
 	ReasonTokenMismatch = "TokenMismatch"
 	// ReasonNotEnforced: a server pod knows of no SSH proxy although it was told of
-	// one, so it lets users in past it.
+	// one, or a process of a server that runs elsewhere was not told yet, so it lets
+	// users in past it.
 	ReasonNotEnforced = "NotEnforced"
 )
 

@@ -161,6 +161,7 @@ func (p PutInPlace) readme() string {
 		"PLUGIN_DIR", PluginDir,
 		"CONFIG_FILE", path.Join(ServerDir(s), dstack.ConfigFile),
 		"CONFIG_DISABLED", dstack.EnvConfigDisabled,
+		"CA_FILE", dstack.EnvCAFile,
 		"GET", fmt.Sprintf("kubectl -n %s get configmap %s", s.Namespace, ManualName(s.Name)),
 		"    SECRETS\n", secrets.String(),
 	).Replace(readme)
@@ -183,6 +184,7 @@ PolicyPluginReady is True and POLICY_URL leads to its policy servers. Do the ste
     SECRETS
 
    To a PYTHONPATH of your own append :PLUGIN_DIR instead. CONFIG_DISABLED must not be set, whatever its value.
+   Where an authority of your own signs the certificate of POLICY_URL, set CA_FILE to its PEM file as well.
 
 3. Add the lines that this prints to CONFIG_FILE. Where plugins or default_permissions stand there already, add to what
    they have. A new file needs the line "projects: []" as well.
