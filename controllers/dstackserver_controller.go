@@ -116,6 +116,9 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	if err := r.look(ctx, p); err != nil || !p.accepted() {
 		return err
 	}
+	if manifests.Elsewhere(p.server) {
+		return r.programElsewhere(ctx, p)
+	}
 	if p.server.Spec.Injection == v1alpha1.InjectionDisabled {
 		err := r.disable(ctx, p)
 		r.observeServers(ctx, p)

@@ -73,6 +73,10 @@ func (r *DstackServerReconciler) warnings(p *pass) {
 	if u := p.server.Spec.UnmatchedProjects; p.usersMayCreateProjects() && (u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen) {
 		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere; spec.defaultPermissions.allowNonAdminsCreateProjects false keeps them from it")
 	}
+	if manifests.Elsewhere(p.server) {
+		p.warnElsewhere()
+		return
+	}
 	switch {
 	case w.Strategy == "Recreate":
 		p.warn("%s has strategy Recreate: each change of settings stops the server for some seconds", w)

@@ -78,8 +78,11 @@ func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
 		return err
 	}
 	if owner != "" {
-		p.facts.Accepted = status.Stuck(v1alpha1.ReasonWorkloadClaimed, fmt.Sprintf(
-			"%s %s belongs to DstackServer %s, which is older: delete one of the two", p.server.Spec.Workload.Kind, p.server.Spec.Workload.Name, owner))
+		p.facts.Accepted = p.claimed(owner)
+		return nil
+	}
+	if manifests.Elsewhere(p.server) {
+		p.facts.Accepted = status.OK(v1alpha1.ReasonAccepted, "the dstack server runs elsewhere, at "+p.server.Spec.API.URL)
 		return nil
 	}
 	p.workload, err = r.readWorkload(ctx, p.server)
@@ -119,8 +122,8 @@ func (p *pass) judge() status.Finding {
 	return status.OK(v1alpha1.ReasonAccepted, fmt.Sprintf("%s runs dstack in container %s", p.workload, c.Name))
 }
 
-// claimedBy finds an older DstackServer of the same workload; "" if there is
-// none. One that is being deleted still holds its claim.
+// claimedBy finds an older DstackServer of the same workload or URL; "" if there
+// is none. One that is being deleted still holds its claim.
 func (r *DstackServerReconciler) claimedBy(ctx context.Context, server *v1alpha1.DstackServer) (string, error) {
 	var rivals v1alpha1.DstackServerList
 	err := r.Client.List(ctx, &rivals, client.InNamespace(server.Namespace),

@@ -37,6 +37,10 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 		p.wakeAfter(askLater)
 	}
 	r.checkSSHTokens(ctx, p, port)
+	p.warnOfRelease()
+}
+
+func (p *pass) warnOfRelease() {
 	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
 		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
 	}

@@ -98,7 +98,7 @@ const (
 	// several and none is named. Set spec.workload.container.
 	ReasonContainerNotFound = "ContainerNotFound"
 	// ReasonWorkloadClaimed of a server: an older DstackServer names the same
-	// workload. Delete one of the two.
+	// workload, or the same spec.api.url. Delete one of the two.
 	ReasonWorkloadClaimed = "WorkloadClaimed"
 )
 
@@ -172,10 +172,12 @@ const (
 	// ReasonInvalidAddress: the load balancer has an address that dstack cannot
 	// use. Set spec.sshProxy.managed.address.
 	ReasonInvalidAddress = "InvalidAddress"
-	// ReasonTokenMismatch: a server pod has another token than the proxy's Secret.
+	// ReasonTokenMismatch: a server pod, or a process of a server that runs elsewhere,
+	// has another token than the proxy's Secret.
 	ReasonTokenMismatch = "TokenMismatch"
 	// ReasonNotEnforced: a server pod knows of no SSH proxy although it was told of
-	// one, so it lets users in past it.
+	// one, or a process of a server that runs elsewhere was not told yet, so it lets
+	// users in past it.
 	ReasonNotEnforced = "NotEnforced"
 )
 
@@ -227,7 +229,9 @@ const (
 	// another object by envFrom, where it is not seen.
 	ReasonSettingHidden = "SettingHidden"
 	// ReasonNotVisible: the server runs elsewhere (spec.api.url), so what its processes
-	// run with cannot be seen from here.
+	// run with cannot be seen from here. Put in place what ConfigMap
+	// isolation-manual-NAME shows. With Programmed and UnmatchedProjectsCovered too: the
+	// policy is served, and that every process asks for it cannot be seen.
 	ReasonNotVisible = "NotVisible"
 	// ReasonProxyInTheWay: specs would travel through an HTTP proxy.
 	ReasonProxyInTheWay = "ProxyInTheWay"

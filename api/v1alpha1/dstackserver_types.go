@@ -793,7 +793,9 @@ type DstackServerStatus struct {
 
 	// manualPatch is what the workload's manifest must contain when spec.injection
 	// is Manual, as a strategic merge patch in YAML. It is empty while all of it is
-	// in place. The ConfigMap isolation-manual-NAME always holds it.
+	// in place, and for a server that runs elsewhere. The ConfigMap
+	// isolation-manual-NAME always holds it; for a server elsewhere its key README says
+	// what to do there.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=16384

@@ -37,6 +37,9 @@ const (
 	EnvToken = "DSTACK_ISOLATION_TOKEN"
 	// EnvServer is NAMESPACE/NAME of the DstackServer, for messages.
 	EnvServer = "DSTACK_ISOLATION_SERVER"
+	// EnvCAFile names a PEM file of the authority behind an https EnvPolicyURL;
+	// unset means the system's own.
+	EnvCAFile = "DSTACK_ISOLATION_CA_FILE"
 	// EnvPythonPath is Python's own search path; the plugin is found on it.
 	EnvPythonPath = "PYTHONPATH"
 )

@@ -97,6 +97,11 @@ func (w world) input(t *testing.T) manifests.SettingsInput {
 func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 	t.Helper()
 	var all []runtime.ApplyConfiguration
+	if s := w.obj(); manifests.Elsewhere(s) {
+		for _, o := range manifests.PolicyServer(s, nil, options) {
+			all = append(all, o.Config)
+		}
+	}
 	if w.whole {
 		s := w.obj()
 		own := append(manifests.PolicyServer(s, w.workload().Selector, options), manifests.Plugin(s, files), manifests.State(s, "5e771465"))
@@ -108,6 +113,9 @@ func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 		for _, o := range w.sshProxy() {
 			all = append(all, o.Config)
 		}
+	}
+	if manifests.Elsewhere(w.obj()) {
+		return append(all, w.shown())
 	}
 	return append(all, manifests.Settings(w.input(t)).Config())
 }
@@ -146,7 +154,12 @@ var worlds = map[string]world{
 		permissions: map[string]bool{dstack.PermissionCreateProjects: false, dstack.PermissionManageSSHFleets: true},
 	},
 	"python": {whole: true, mode: 3},
-	"rest":   {whole: true, server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST)},
+	"elsewhere": {
+		server: testkit.MakeServer("main").Elsewhere().SSHProxy(v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}), ssh: told(true), mode: 3,
+		permissions: map[string]bool{dstack.PermissionCreateProjects: false, dstack.PermissionManageSecrets: true},
+	},
+	"elsewhere-at-least": {server: testkit.MakeServer("main").Elsewhere(), mode: 2},
+	"rest":               {whole: true, server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST)},
 	"policy-server-options": {whole: true, server: withPlugin(v1alpha1.PolicyPlugin{
 		Replicas: 5, ImagePullSecrets: []v1alpha1.LocalObjectReference{{Name: "registry"}},
 		Resources: &v1alpha1.ResourceRequirements{Requests: quantities("cpu", "1"), Limits: quantities("memory", "1Gi")},

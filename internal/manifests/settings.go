@@ -160,7 +160,7 @@ func pluginPart(in SettingsInput, version pin) *PluginPart {
 		return part
 	}
 	part.Env = append(part.Env,
-		envVar(dstack.EnvPolicyURL, PolicyURL(s.Namespace, s.Name)),
+		envVar(dstack.EnvPolicyURL, policyURL(s)),
 		envVar(dstack.EnvServer, s.Namespace+"/"+s.Name),
 		secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
 	if !pythonPathIsUsers(in.Container) {

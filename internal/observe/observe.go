@@ -5,6 +5,7 @@ package observe
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -184,9 +185,16 @@ func plain(err error) error {
 	var lookup *net.DNSError
 	var system syscall.Errno
 	var request *url.Error
+	var certificate *tls.CertificateVerificationError
+	var noTLS tls.RecordHeaderError
+	var alert tls.AlertError
 	switch {
 	case errors.As(err, &timedOut) && timedOut.Timeout():
 		return errors.New("did not answer in time")
+	case errors.As(err, &certificate):
+		return errors.New("has a TLS certificate that is not trusted here for this name")
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &noTLS), errors.As(err, &alert):
+		return errors.New("did not answer in TLS")
 	case errors.Is(err, context.Canceled):
 		return errors.New("was not waited for")
 	case errors.As(err, &lookup):

@@ -26,6 +26,9 @@ type View struct {
 	CatchingUp bool
 	// Proven is true once a server pod became ready with the settings.
 	Proven bool
+	// Elsewhere is true for a server whose pods cannot be seen: then nothing is
+	// known of what they run with.
+	Elsewhere bool
 	// SettingsStalled is true when the server's settings wait for somebody.
 	SettingsStalled bool
 	// SSHProxy is what the server's condition says of the SSH proxy.
@@ -38,7 +41,7 @@ type View struct {
 // ViewOf reads the view of a server from its own status, as the DstackServer's
 // reconciler wrote it.
 func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
-	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != ""}
+	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != "", Elsewhere: runsElsewhere(s)}
 	if s.Status.PolicyRevision.Served == e.Revision {
 		v.Served = e.Revision
 	}
@@ -158,6 +161,8 @@ func programmed(p *isolation.Profile, v View) Finding {
 	}
 	r := v.Running
 	switch {
+	case v.Elsewhere:
+		return v.notVisible()
 	case r == nil || r.Pods == 0:
 		return Unknown(v1alpha1.ReasonNoServerPods, "no pod of the dstack server runs, so nothing can be said of its settings")
 	case r.PolicyPods < r.Pods:
@@ -188,6 +193,8 @@ func (v View) sshAwaited() string {
 	switch {
 	case v.SSHProxy.Reason == v1alpha1.ReasonNotEnforced:
 		return v.SSHProxy.Message
+	case v.Elsewhere:
+		return "it cannot be seen from here that the SSH proxy is the only way in"
 	case v.Running == nil || v.Running.SSHEnforcedPods < v.Running.Pods:
 		return "not every server pod has the SSH proxy as the only way in"
 	}
@@ -218,7 +225,7 @@ func (v View) orSSH(p *isolation.Profile, f Finding) Finding {
 func alreadyServed(obj *v1alpha1.IsolationProfile, p *isolation.Profile, v View) bool {
 	return v.CatchingUp && p.Generation == obj.Status.ObservedGeneration &&
 		slices.ContainsFunc(obj.Status.Conditions, func(c metav1.Condition) bool {
-			return c.Type == v1alpha1.ConditionProgrammed && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation
+			return c.Type == v1alpha1.ConditionProgrammed && (c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonNotVisible) && c.ObservedGeneration == p.Generation
 		})
 }
 

@@ -61,7 +61,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		out.Profiles = int32(min(len(e.Profiles), 1<<30))
 		out.PlannedNetworkMode = e.Plan.NetworkMode
 		out.PolicyRevision = v1alpha1.PolicyRevisions{Desired: e.Revision, Served: f.Served}
-		unmatched = covered(e, f)
+		unmatched = covered(s, e, f)
 	}
 	rows := []row{
 		{v1alpha1.ConditionAccepted, f.Accepted.orPending()},
@@ -84,7 +84,7 @@ func ready(f ServerFacts) string {
 }
 
 // covered tells how the policy for projects that no profile names stands.
-func covered(e *isolation.Effective, f ServerFacts) Finding {
+func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Finding {
 	if len(e.Unmatched.Problems) > 0 {
 		return Stuck(v1alpha1.ReasonInvalidSpec, problems(e.Unmatched.Problems))
 	}
@@ -97,7 +97,7 @@ func covered(e *isolation.Effective, f ServerFacts) Finding {
 	}
 	view := View{
 		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "",
-		SettingsStalled: f.Settings.Stalled, SSHProxy: f.SSHProxy.orPending(),
+		SettingsStalled: f.Settings.Stalled, SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
 	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {
