@@ -35,11 +35,15 @@ type pass struct {
 	policyReady bool
 	ssh         sshPass
 	facts       status.ServerFacts
-	requeue     time.Duration
+	// notes are told as events once the status is written.
+	notes   []note
+	requeue time.Duration
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {
-	return &pass{server: server, facts: status.ServerFacts{Revisions: server.Status.SettingsRevision}}
+	return &pass{server: server, facts: status.ServerFacts{
+		Revisions: server.Status.SettingsRevision, Injected: server.Status.Injected, LastRemoval: lastRemoval(server),
+	}}
 }
 
 func (p *pass) accepted() bool { return p.facts.Accepted.Status == metav1.ConditionTrue }

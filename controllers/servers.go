@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -24,22 +25,13 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 		p.wakeAfter(askLater)
 		return
 	}
-	var addresses []string
-	for i := range p.pods {
-		pod := &p.pods[i]
-		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
-			addresses = append(addresses, pod.Status.PodIP)
-		}
-	}
+	addresses := p.readyAddresses()
 	if len(addresses) == 0 {
 		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
 		p.facts.Release = p.server.Status.Release
 		return
 	}
-	port := p.server.Spec.API.Port
-	if port == 0 {
-		port = dstack.DefaultPort
-	}
+	port := apiPort(p.server)
 	answers := r.Prober.Servers(ctx, addresses, int(port), token)
 	p.facts.Connected, p.facts.Release = judgeServers(answers)
 	if !isTrue(p.facts.Connected) {
@@ -50,6 +42,21 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
 	}
 }
+
+// readyAddresses are those of the server pods that answer.
+func (p *pass) readyAddresses() []string {
+	var addresses []string
+	for i := range p.pods {
+		pod := &p.pods[i]
+		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
+			addresses = append(addresses, pod.Status.PodIP)
+		}
+	}
+	return addresses
+}
+
+// apiPort is the port of the server's API.
+func apiPort(s *v1alpha1.DstackServer) int32 { return cmp.Or(s.Spec.API.Port, dstack.DefaultPort) }
 
 func isTrue(f status.Finding) bool { return f.Status == "True" }
 

@@ -36,6 +36,8 @@ type ServerFacts struct {
 	// SSH is what users must know of the SSH proxy; nil without one.
 	SSH      *v1alpha1.SSHProxyStatus
 	Injected []v1alpha1.InjectedItem
+	// LastRemoval of settings by somebody else; nil if there was none.
+	LastRemoval *v1alpha1.Removal
 	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
 	ManualPatch string
 	Warnings    []string
@@ -52,6 +54,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		Injected:           boundedItems(f.Injected),
 		ManualPatch:        f.ManualPatch,
 		Warnings:           bounded(f.Warnings),
+		LastRemoval:        f.LastRemoval,
 	}
 	unmatched := pending()
 	if e := f.Effective; e != nil {
