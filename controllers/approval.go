@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -19,7 +20,8 @@ import (
 
 // approve decides which settings are applied: those that are planned, or, while
 // they wait for approval, those that were approved last, so that a drift of these is
-// repaired. False means that there are none to apply.
+// repaired. What was applied while spec.rollout was Automatic counts as approved.
+// False means that there are none to apply.
 func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned manifests.Intent) (manifests.Intent, bool, error) {
 	if p.server.Spec.Rollout != v1alpha1.RolloutOnApproval {
 		return planned, true, nil
@@ -31,9 +33,7 @@ func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned m
 	switch {
 	case found && last.Revision == planned.Revision:
 		return planned, true, nil
-	case p.server.Annotations[v1alpha1.AnnotationApprove] == planned.Revision,
-		// What was applied when approval was asked for first counts as approved.
-		!found && p.workload.Injected() != nil && p.facts.Revisions.Applied == planned.Revision:
+	case p.server.Annotations[v1alpha1.AnnotationApprove] == planned.Revision:
 		// Kept before it is applied: who comes after a crash in between goes on.
 		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned))
 	}
@@ -60,6 +60,13 @@ func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (man
 		return manifests.Intent{}, false, nil
 	}
 	return last, true, nil
+}
+
+// sayPending lets a change that waits speak for settings that are well otherwise.
+func (p *pass) sayPending() {
+	if p.facts.Pending != nil && !p.facts.Settings.Stalled && (p.facts.Settings.Reason == "" || p.facts.Settings.Status != metav1.ConditionUnknown) {
+		p.facts.Settings = p.waitingForApproval()
+	}
 }
 
 // waitingForApproval is what is said of a change that waits.
@@ -141,7 +148,8 @@ func (p *pass) changes(planned manifests.Intent) []v1alpha1.PendingItem {
 			add(name, v1alpha1.ChangeRemove)
 		}
 	}
-	return items
+	const most = 32
+	return items[:min(len(items), most)]
 }
 
 // why says what asks for an item to be as it is planned.

@@ -142,6 +142,26 @@ var _ = Describe("With spec.rollout OnApproval", func() {
 		Expect(w.pendingChange()).To(BeNil())
 	})
 
+	It("what was applied is repaired also when approval is asked for together with a change", func() {
+		w := usual(restricted())
+		w.bringUp()
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			onApproval(s)
+			s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: ptr.To(false)}
+		})
+		w.pass()
+		Expect(w.pendingChange()).NotTo(BeNil())
+		By("rolling the settings back")
+		w.restart()
+		stock := testkit.MakeServerPod().Data().Deployment(testkit.WorkloadName).Spec.Template
+		change(w, w.deployment(), func(d *appsv1.Deployment) { d.Spec.Template = stock })
+		Expect(w.injected()).To(BeFalse())
+		w.pass()
+		Expect(w.injected()).To(BeTrue())
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
+		Expect(w.pendingChange()).NotTo(BeNil(), "and the change waits still")
+	})
+
 	It("what somebody else wrote into the kept settings is not applied", func() {
 		w := approved()
 		change(w, get(w, manifests.ApprovedName("main"), &corev1.ConfigMap{}), func(c *corev1.ConfigMap) {

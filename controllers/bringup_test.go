@@ -234,17 +234,4 @@ var _ = Describe("Drift", func() {
 		Expect(get(w, manifests.StateName("main"), &corev1.ConfigMap{}).Data).To(Equal(
 			map[string]string{manifests.ProvenKey: w.server().Status.SettingsRevision.Applied}))
 	})
-
-	It("of the workload, such as a rollback, is repaired", func() {
-		w := usual()
-		before := w.deployment()
-		w.bringUp()
-		before.ResourceVersion, before.ManagedFields = "", nil
-		Expect(api.Client.Update(ctx, before, client.FieldOwner("kubectl-rollout"))).To(Succeed())
-		Expect(w.injected()).To(BeFalse())
-		w.pass()
-		Expect(w.injected()).To(BeTrue())
-		Expect(w.condition("SettingsApplied")).To(Equal(
-			"SettingsApplied=False RolloutInProgress: the settings were just applied; pods with them are on their way"))
-	})
 })

@@ -135,9 +135,10 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	case p.server.Spec.Injection == v1alpha1.InjectionManual:
 		settingsErr = r.showSettings(ctx, p)
 	default:
-		settingsErr = r.applySettings(ctx, p)
+		settingsErr = r.keepSettings(ctx, p)
 	}
 	r.observeServers(ctx, p)
+	r.listGap(ctx, p)
 	if errors.Is(ownErr, errTokenInvalid) {
 		return nil // Somebody must act: the status says so.
 	}
@@ -172,5 +173,6 @@ func (r *DstackServerReconciler) writeStatus(ctx context.Context, p *pass) error
 		return client.IgnoreNotFound(err)
 	}
 	emit(r.Recorder, p.server, before.Status.Conditions, desired.Conditions)
+	p.emitNotes(r.Recorder)
 	return nil
 }

@@ -27,7 +27,8 @@ func emit(recorder events.EventRecorder, about runtime.Object, before, after []m
 			continue
 		}
 		kind := corev1.EventTypeNormal
-		if c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled) {
+		stalled := c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)
+		if stalled || c.Reason == v1alpha1.ReasonRemovedBy {
 			kind = corev1.EventTypeWarning
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
@@ -52,4 +53,19 @@ func clip(s string) string {
 		return s
 	}
 	return s[:most]
+}
+
+// note is an event about what is no transition of a condition.
+type note struct{ kind, reason, text string }
+
+// tell keeps a note until the status is written.
+func (p *pass) tell(kind, reason, text string) {
+	p.notes = append(p.notes, note{kind, reason, text})
+}
+
+func (p *pass) emitNotes(recorder events.EventRecorder) {
+	for _, n := range p.notes {
+		recorder.Eventf(p.server, nil, n.kind, n.reason, actionReconcile, "%s", clip(n.text))
+	}
+	p.notes = nil
 }

@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -99,6 +101,50 @@ type dstackServer struct {
 	// sshToken is the token that the SSH proxy must present; "" if it was told of
 	// no proxy.
 	sshToken string
+	// runs, the youngest first, and how often they were asked for.
+	runs  []listedRun
+	asked int
+}
+
+// listedRun is a run in the answer to POST /api/runs/list.
+type listedRun struct {
+	ID          string    `json:"id"`
+	Project     string    `json:"project_name"`
+	SubmittedAt time.Time `json:"submitted_at"`
+	Spec        runSpec   `json:"run_spec"`
+	ended       bool
+}
+
+type runSpec struct {
+	Name string `json:"run_name"`
+}
+
+// submitted adds a run, which has ended or not.
+func (d *dstackServer) submitted(at time.Time, project, name string, ended bool) *dstackServer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	run := listedRun{ID: strconv.Itoa(len(d.runs)), Project: project, SubmittedAt: at, Spec: runSpec{name}, ended: ended}
+	d.runs = append([]listedRun{run}, d.runs...)
+	return d
+}
+
+// listed is one page of runs: all of them, and then none.
+func (d *dstackServer) listed(req *http.Request) []listedRun {
+	d.asked++
+	var query struct {
+		OnlyActive bool   `json:"only_active"`
+		Previous   string `json:"prev_run_id"`
+	}
+	page := []listedRun{}
+	if json.NewDecoder(req.Body).Decode(&query) != nil || query.Previous != "" {
+		return page
+	}
+	for _, run := range d.runs {
+		if !query.OnlyActive || !run.ended {
+			page = append(page, run)
+		}
+	}
+	return page
 }
 
 func (d *dstackServer) setSSHToken(token string) *dstackServer {
@@ -116,6 +162,8 @@ func (d *dstackServer) ServeHTTP(out http.ResponseWriter, req *http.Request) {
 		answer(out, map[string]any{"server_version": d.release})
 	case req.Method == http.MethodPost && req.URL.Path == "/api/users/get_my_user" && req.Header.Get("Authorization") == "Bearer "+d.token:
 		answer(out, map[string]any{"username": "admin", "global_role": d.role})
+	case req.Method == http.MethodPost && req.URL.Path == "/api/runs/list" && req.Header.Get("Authorization") == "Bearer "+d.token:
+		answer(out, d.listed(req))
 	case req.URL.Path == "/api/sshproxy/get_upstream" && d.sshToken == "":
 		out.WriteHeader(http.StatusForbidden)
 		answer(out, map[string]any{"detail": map[string]any{"msg": "Access denied", "code": nil}})

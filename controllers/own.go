@@ -114,11 +114,9 @@ func (r *DstackServerReconciler) collectPlugins(ctx context.Context, p *pass) er
 	keep := []string{
 		manifests.StateName(p.server.Name),
 		manifests.ManualName(p.server.Name),
+		manifests.ApprovedName(p.server.Name),
 		manifests.PluginConfigMapName(p.server.Name, r.Plugin),
 		manifests.LivePlugin(&p.workload.Template.Spec),
-	}
-	if p.server.Spec.Rollout == v1alpha1.RolloutOnApproval {
-		keep = append(keep, manifests.ApprovedName(p.server.Name))
 	}
 	for i := range p.pods {
 		keep = append(keep, manifests.LivePlugin(&p.pods[i].Spec))

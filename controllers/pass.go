@@ -40,13 +40,17 @@ type pass struct {
 	clash status.Finding
 	ssh   sshPass
 	// hidden are variables of the server that come by envFrom.
-	hidden  []hidden
-	facts   status.ServerFacts
+	hidden []hidden
+	facts  status.ServerFacts
+	// notes are told as events once the status is written.
+	notes   []note
 	requeue time.Duration
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {
-	return &pass{server: server, facts: status.ServerFacts{Revisions: server.Status.SettingsRevision}}
+	return &pass{server: server, facts: status.ServerFacts{
+		Revisions: server.Status.SettingsRevision, Injected: server.Status.Injected, LastRemoval: lastRemoval(server),
+	}}
 }
 
 func (p *pass) accepted() bool { return p.facts.Accepted.Status == metav1.ConditionTrue }

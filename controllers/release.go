@@ -28,7 +28,7 @@ const lookForPods = 2 * time.Second
 // disable gives back all that was set, as spec.injection Disabled asks.
 func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	rel := releaser{client: r.Client, applier: r.applier}
-	p.facts.Revisions.Rejected, p.facts.Revisions.Applied = "", ""
+	p.facts.Revisions.Rejected, p.facts.Revisions.Applied, p.facts.Injected = "", "", nil
 	free, err := rel.release(ctx, p.server, p.workload)
 	if err != nil {
 		return err
@@ -92,6 +92,7 @@ func (r *DstackServerReconciler) finalize(ctx context.Context, p *pass) (done bo
 // deleted there is nothing to wait for.
 func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel releaser, ours bool) (bool, error) {
 	p.facts.Accepted = status.Stuck(v1alpha1.ReasonReleasing, "the object is being deleted: its settings are taken back")
+	p.facts.Injected = nil
 	if ours {
 		if err := r.lookBeforeRelease(ctx, p); err != nil {
 			return false, err

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
@@ -30,13 +29,7 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 		return err
 	}
-	if p.facts.Pending != nil {
-		defer func() {
-			if !p.facts.Settings.Stalled && p.facts.Settings.Status != metav1.ConditionUnknown {
-				p.facts.Settings = p.waitingForApproval()
-			}
-		}()
-	}
+	defer p.sayPending()
 	if f := p.refusal(intent); f.Reason != "" {
 		p.facts.Settings = f
 		return nil
@@ -47,7 +40,9 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		return nil
 	}
 	if !approved {
-		p.facts.Settings = p.waitingForApproval()
+		if f := r.proxyAwaited(p); f.Reason != "" {
+			p.facts.Settings, p.facts.Pending = f, nil // To be approved together.
+		}
 		return nil
 	}
 	if wait := r.holdBack(p, intent); wait.Reason != "" {
@@ -71,6 +66,9 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		return nil
 	}
 	p.facts.Revisions.Applied, p.facts.Revisions.Rejected = intent.Revision, ""
+	if err := r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, intent)); err != nil {
+		return err
+	}
 	err = r.followRollout(ctx, p, intent)
 	// The plugin is in, so its pods are followed even where a variable beside it
 	// is in conflict; what stalls the pods themselves comes first.

@@ -85,7 +85,7 @@ func (r *DstackServerReconciler) unsettled(p *pass, intent manifests.Intent) sta
 // proxyAwaited says that the first injection waits for the SSH proxy, which would
 // make a second restart. One that cannot come up must not keep the plugin out.
 func (r *DstackServerReconciler) proxyAwaited(p *pass) status.Finding {
-	if p.workload.Injected() != nil || !p.sshHeldBack() || p.facts.SSHProxy.Stalled {
+	if p.workload.Injected() != nil || p.facts.Revisions.Applied != "" || !p.sshHeldBack() || p.facts.SSHProxy.Stalled {
 		return status.Finding{}
 	}
 	ready := meta.FindStatusCondition(p.server.Status.Conditions, v1alpha1.ConditionPolicyPluginReady)

@@ -38,6 +38,8 @@ type ServerFacts struct {
 	Injected []v1alpha1.InjectedItem
 	// Pending is a change of settings that waits for approval; nil for none.
 	Pending *v1alpha1.PendingChange
+	// LastRemoval of settings by somebody else; nil if there was none.
+	LastRemoval *v1alpha1.Removal
 	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
 	ManualPatch string
 	Warnings    []string
@@ -55,6 +57,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		ManualPatch:        f.ManualPatch,
 		PendingChange:      f.Pending,
 		Warnings:           bounded(f.Warnings),
+		LastRemoval:        f.LastRemoval,
 	}
 	unmatched := pending()
 	if e := f.Effective; e != nil {
