@@ -159,10 +159,17 @@ func programmed(p *isolation.Profile, v View) Finding {
 	if v.Served != v.Effective.Revision {
 		return Waiting(v1alpha1.ReasonPolicyServersNotReady, "waiting for every policy server to decide by policy revision "+v.Effective.Revision)
 	}
+	if v.Elsewhere {
+		return v.notVisible()
+	}
+	return v.asked(p)
+}
+
+// asked tells whether the server's pods ask for a policy that is served, and run
+// with the settings that it needs.
+func (v View) asked(p *isolation.Profile) Finding {
 	r := v.Running
 	switch {
-	case v.Elsewhere:
-		return v.notVisible()
 	case r == nil || r.Pods == 0:
 		return Unknown(v1alpha1.ReasonNoServerPods, "no pod of the dstack server runs, so nothing can be said of its settings")
 	case r.PolicyPods < r.Pods:
