@@ -23,6 +23,7 @@ var _ = Describe("A server in a Deployment", Ordered, ContinueOnFailure, Label("
 	idleSpecs(s)
 	kubectlSpecs(s)
 	workloadSpecs(s)
+	configSpecs(s)
 	profileSpecs(s)
 	policyServerSpecs(s)
 	releaseSpecs(s)
