@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -78,6 +80,8 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		server := s.serverPod().UID
 		s.kubectl("rollout", "restart", "deployment/isolation-ssh-main")
 		s.kubectl("rollout", "status", "deployment/isolation-ssh-main", "--timeout=180s")
+		Eventually(func() ([]corev1.Pod, error) { return s.allPods(proxyPods) }).WithTimeout(time.Minute).Should(
+			HaveLen(2), "the pods that were replaced must be gone")
 		held.expectHeld("a user's client meets the proxy with its one host key at all times")
 		Expect(s.dstackServer(Default, "main").Status.SSHProxy).To(Equal(status))
 		Expect(s.serverPod().UID).To(Equal(server), "the server must not restart for it")
@@ -110,12 +114,14 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		s.isolate()
 		s.kubectl("create", "secret", "generic", "users-token", "--from-literal=token="+rand.Text())
 		held := always(100*time.Millisecond, func() string { return s.proxyAhead("users-token") })
+		answers := always(200*time.Millisecond, s.noProxyAnswers)
 		rotated := *managed
 		rotated.TokenSecretRef = &v1alpha1.SecretKeyReference{Name: "users-token", Key: "token"}
 		s.sshProxy = &v1alpha1.SSHProxy{Managed: &rotated}
 		s.applySamples()
 		s.waitReady("main")
 		held.expectHeld("no proxy has the new token while a server pod has the old one")
+		answers.expectHeld("the proxy answers at all times")
 		Expect(tokenSecret(&s.serverPod().Spec)).To(Equal("users-token"))
 	})
 
@@ -157,7 +163,7 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		Expect(s.workload().GetGeneration()).To(Equal(generation), "nothing may be written")
 		patch := s.kubectl("get", "configmap", manifests.ManualName("main"), "-o", `jsonpath={.data.patch\.yaml}`)
 		Expect(patch).To(ContainSubstring(dstack.EnvServerSSHProxyEnforced))
-		s.kubectl("patch", "deployment", "dstack-server", "--type=strategic", "-p", patch)
+		s.apply(s.patched(patch))
 		s.waitReady("main")
 		s.expectIsolated()
 		Expect(s.told()).To(ConsistOf(sshVariables))
@@ -166,15 +172,28 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		}
 
 		By("taking it out of the manifest again")
-		s.kubectl("rollout", "undo", "deployment/dstack-server")
+		config := s.configFile()
+		s.apply(s.manifest)
 		Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(readyTimeout).Should(HavePrefix("False/ManualStepNeeded: "))
+		Eventually(func() string { return condition(s.profile("research").Status.Conditions, v1alpha1.ConditionReady) }).
+			WithTimeout(soon).Should(HavePrefix("False/"), "a profile that nothing enforces is not ready")
 		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
-		s.rolledOut()
-		s.expectOpen()
+		s.expectGivenBack("main", config)
 	})
 
 	It("has not made the operator's processes restart", func() {
 		s.expectNoRestarts()
+	})
+
+	It("is given back by helm uninstall, the proxy with it", func() {
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
+		s.isolate()
+		config, p := s.configFile(), s.probe(probing)
+		held := always(100*time.Millisecond, s.reliesOnNoProxy)
+		s.helmUninstall()
+		s.expectUninstalled(config)
+		held.expectHeld("the proxy is there as long as a server pod relies on it")
+		p.expectNoRefusal()
 	})
 })
 
@@ -279,6 +298,34 @@ func (s *site) proxyAhead(secret string) string {
 		}
 	}
 	return ""
+}
+
+// noProxyAnswers says so when nothing answers behind the proxy's Service.
+func (s *site) noProxyAnswers() string {
+	var service corev1.Service
+	if err := cluster.Get(context.Background(), client.ObjectKey{Namespace: s.namespace, Name: "isolation-ssh-main"}, &service); err != nil {
+		return err.Error()
+	}
+	if !greets(service.Spec.ClusterIP + ":22") {
+		return "no proxy answers behind its Service"
+	}
+	return ""
+}
+
+// patched is the user's manifest with the patch that the operator shows, by
+// Kustomize, as docs/operations.md says.
+func (s *site) patched(patch string) string {
+	GinkgoHelper()
+	dir := GinkgoT().TempDir()
+	for name, content := range map[string]string{
+		"manifest.yaml": s.manifest, "patch.yaml": patch,
+		"kustomization.yaml": "namespace: " + s.namespace + "\nresources: [manifest.yaml]\npatches: [{path: patch.yaml, target: {kind: Deployment, name: dstack-server}}]\n",
+	} {
+		Expect(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600)).To(Succeed())
+	}
+	out, err := run("", "kubectl", "kustomize", dir)
+	Expect(err).NotTo(HaveOccurred())
+	return out
 }
 
 // reliesOnNoProxy says which server pod enforces a proxy that is not there.

@@ -58,6 +58,33 @@ var _ = Describe("A server in a StatefulSet", Ordered, ContinueOnFailure, Label(
 		p.expectNoRefusal()
 	})
 
+	It("says what keeps its pod from being replaced, on the way in and on the way out", func() {
+		s.releaseAll()
+		config, pod := s.configFile(), s.serverPod().UID
+		By("strategy OnDelete")
+		s.updateStrategy(`{"type":"OnDelete","rollingUpdate":null}`)
+		DeferCleanup(func() { s.updateStrategy(rollingUpdate) })
+		s.applySamples()
+		Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(readyTimeout).WithPolling(300 * time.Millisecond).Should(Equal(
+			"False/RolloutBlocked: StatefulSet e2e-statefulset/dstack-server has update strategy OnDelete: delete its pods to let them start with the new settings"))
+		Expect(condition(s.profile("research").Status.Conditions, v1alpha1.ConditionReady)).To(HavePrefix("False/"))
+		s.expectOpen()
+		Expect(s.serverPod().UID).To(Equal(pod), "whoever chose OnDelete says when")
+		s.kubectl("delete", "pod", "dstack-server-0", "--timeout=60s")
+		s.waitReady("main")
+		s.expectIsolated()
+
+		By("a partition")
+		s.updateStrategy(`{"type":"RollingUpdate","rollingUpdate":{"partition":1}}`)
+		s.kubectl("delete", "dstackserver", "main", "--wait=false")
+		Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(soon).Should(
+			ContainSubstring("StatefulSet e2e-statefulset/dstack-server updates only pods from ordinal 1 on (partition): lower the partition to 0"))
+		s.expectIsolated()
+		s.updateStrategy(rollingUpdate)
+		s.kubectl("wait", "--for=delete", "dstackserver/main", "--timeout=180s")
+		s.expectGivenBack("main", config)
+	})
+
 	It("has not made the operator's processes restart", func() {
 		s.expectNoRestarts()
 	})
@@ -71,3 +98,11 @@ var _ = Describe("A server in a StatefulSet", Ordered, ContinueOnFailure, Label(
 		Expect(s.configFile()).NotTo(ContainSubstring("dstack_isolation"))
 	})
 })
+
+// rollingUpdate is the strategy of a StatefulSet that names none.
+const rollingUpdate = `{"type":"RollingUpdate","rollingUpdate":{"partition":0}}`
+
+func (s *site) updateStrategy(strategy string) {
+	GinkgoHelper()
+	s.kubectl("patch", "statefulset", "dstack-server", "--type=merge", "-p", `{"spec":{"updateStrategy":`+strategy+`}}`)
+}

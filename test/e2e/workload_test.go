@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
 
 func workloadSpecs(s *site) {
@@ -62,6 +64,23 @@ func workloadSpecs(s *site) {
 		takeOut(template(live))
 		Expect(cmp.Diff(s.before.spec, givenOf(live).spec)).To(BeEmpty())
 		p.expectNoRefusal()
+		s.expectIsolated()
+	})
+
+	It("waits while the user has paused the rollout, and says so", func() {
+		s.releaseAll()
+		s.kubectl("rollout", "pause", "deployment/dstack-server")
+		resume := func() {
+			s.kubectl("patch", "deployment", "dstack-server", "--type=merge", "-p", `{"spec":{"paused":null}}`)
+		}
+		DeferCleanup(resume)
+		s.applySamples()
+		Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(readyTimeout).WithPolling(300 * time.Millisecond).Should(Equal(
+			"False/RolloutBlocked: Deployment " + s.namespace + "/dstack-server is paused: resume its rollout (kubectl -n " + s.namespace + " rollout resume deployment/dstack-server)"))
+		Expect(condition(s.profile("research").Status.Conditions, v1alpha1.ConditionReady)).To(HavePrefix("False/"))
+		s.expectOpen()
+		resume()
+		s.waitReady("main")
 		s.expectIsolated()
 	})
 }
