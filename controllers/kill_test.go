@@ -26,6 +26,9 @@ import (
 func (m *mortal) play() bool {
 	GinkgoHelper()
 	ctx := context.Background()
+	if m.policyServersFollow() {
+		return true
+	}
 	var policy, proxy appsv1.Deployment
 	if api.Client.Get(ctx, m.key(manifests.PolicyServerName("main")), &policy) == nil && policy.Status.ReadyReplicas == 0 && m.serviceThere(policy.Name) {
 		m.policyServersUp()
@@ -45,6 +48,19 @@ func (m *mortal) play() bool {
 	m.sshProxiesUp()
 	m.proxiesUp = true
 	return true
+}
+
+// policyServersFollow lets policy servers read what the manager has said.
+func (m *mortal) policyServersFollow() bool {
+	GinkgoHelper()
+	moved := false
+	for _, s := range m.policy {
+		revision, mode := m.revision(), m.server().Status.Running.NetworkMode
+		moved = moved || s.revision != revision || s.networkMode != mode
+		s.set(revision, "v1")
+		s.counts(mode)
+	}
+	return moved
 }
 
 func (m *mortal) serviceThere(name string) bool {
@@ -168,6 +184,22 @@ func givesBack(kind v1alpha1.WorkloadKind, delivery v1alpha1.Delivery, end func(
 	Expect(cmp.Diff(want, m.outcome())).To(BeEmpty(), "%v", m.writes)
 }
 
+// loosen lets the plan be looser than what runs, and the manager follow it.
+func (m *mortal) loosen(f fate) {
+	GinkgoHelper()
+	m.policy = m.policyServersUp()
+	m.policyServersFollow()
+	m.writes, m.fate, m.held.mode = nil, f, 0
+	change(m.world, m.profile("research"), hostNetworkOf(v1alpha1.HostNetworkAllowed))
+	m.live()
+	Expect(m.heldBy(m.userWorkload())).To(Equal(held{plugin: true, ssh: true, mode: 0}))
+	Expect(meta.IsStatusConditionTrue(m.server().Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue())
+}
+
+func hostNetworkOf(v v1alpha1.HostNetwork) func(*v1alpha1.IsolationProfile) {
+	return func(p *v1alpha1.IsolationProfile) { p.Spec.Controls = &v1alpha1.Controls{HostNetwork: v} }
+}
+
 func deleted(m *mortal) {
 	GinkgoHelper()
 	Expect(api.Client.Delete(context.Background(), m.server())).To(Succeed())
@@ -226,6 +258,17 @@ var _ = Describe("A manager that is killed", func() {
 		Entry("of a StatefulSet", v1alpha1.WorkloadStatefulSet, python),
 		Entry("with the delivery REST", deployment, v1alpha1.DeliveryREST),
 	)
+
+	It("after every write while the network mode gets looser never lets a pod run with one that decisions do not know of", func() {
+		whole := broughtUp(deployment, python)
+		whole.loosen(undisturbed)
+		want := whole.outcome()
+		forEach(manyDeaths(), func(f fate) {
+			m := broughtUp(deployment, python)
+			m.loosen(f)
+			Expect(cmp.Diff(want, m.outcome())).To(BeEmpty(), "%v", m.writes)
+		})
+	})
 
 	It("while it gives a server back leaves nothing, whichever write was its last", func() {
 		whole := broughtUp(deployment, python)

@@ -42,9 +42,9 @@ func (p *pass) plansLooser() bool {
 	return !kept && isolation.Strictness(p.effective.Plan.NetworkMode) < isolation.Strictness(workload.NetworkMode(p.container))
 }
 
-// untold holds a looser network mode back until the status says it and every
-// policy server has read it there; an empty finding means that nothing is to be
-// waited for.
+// untold holds a looser network mode back until the status says it, and every
+// policy server has read it there and decides by the policy that it belongs to;
+// an empty finding means that nothing is to be waited for.
 func (p *pass) untold() status.Finding {
 	planned := p.effective.Plan.NetworkMode
 	if !p.plansLooser() {
@@ -54,10 +54,12 @@ func (p *pass) untold() status.Finding {
 		return isolation.Strictness(mode) > isolation.Strictness(planned)
 	}
 	said := p.server.Status.Running
-	behind := slices.ContainsFunc(p.policyServers, func(s observe.PolicyServer) bool { return s.Err != nil || stricter(s.NetworkMode) })
+	behind := slices.ContainsFunc(p.policyServers, func(s observe.PolicyServer) bool {
+		return s.Err != nil || s.Revision != p.effective.Revision || stricter(s.NetworkMode)
+	})
 	if !behind && (said == nil || !stricter(said.NetworkMode)) {
 		return status.Finding{}
 	}
 	return status.Waiting(v1alpha1.ReasonWaitingForPolicyServers, fmt.Sprintf(
-		"network mode %d is looser than what runs: the server gets it once every policy server knows of it", planned))
+		"network mode %d is looser than what runs: the server gets it once every policy server knows of it and decides by policy revision %s", planned, p.effective.Revision))
 }

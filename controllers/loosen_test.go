@@ -58,9 +58,15 @@ var _ = Describe("A looser network mode", func() {
 		w.pass()
 		Expect(w.deployment().Generation).To(Equal(before))
 
-		By("both know it")
+		By("the other knows it, and decides by the earlier policy")
 		w.network.at("10.0.1.2:8080", w.network.listen(servers[1]))
 		servers[1].counts(v1alpha1.NetworkModeHostForDistributed)
+		servers[1].set("00000000", "v1")
+		w.pass()
+		Expect(w.deployment().Generation).To(Equal(before))
+
+		By("both know it")
+		w.catchUp(servers)
 		w.pass()
 		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
 		Expect(w.server().Status.Running.NetworkMode).To(Equal(v1alpha1.NetworkModeHostForDistributed), "a pod with it may be there at any time")

@@ -67,6 +67,9 @@ func (m *mortal) lookAtWrite(o versioned) {
 		Expect(now.ssh || !m.held.ssh).To(BeTrue(), "the SSH proxy is not enforced any more: %v", at)
 		Expect(now.mode).To(BeNumerically(">=", m.held.mode), "the network mode got looser: %v", at)
 		m.held = now
+		if running := m.server().Status.Running; running != nil {
+			Expect(isolation.Strictness(running.NetworkMode)).To(BeNumerically("<=", now.mode), "a looser mode than decisions know of: %v", at)
+		}
 	}
 	c := &w.Template.Spec.Containers[0]
 	for _, e := range c.Env {

@@ -158,7 +158,9 @@ func startServer(t *testing.T, snapshot *Snapshot, options Options) *running {
 		g := gomega.NewWithT(t)
 		g.Eventually(gleak.Goroutines, testTimeout).ShouldNot(gleak.HaveLeaked(before,
 			// Kept-alive connections of client-go, which pools them for the process.
-			gleak.IgnoringInBacktrace("golang.org/x/net/http2.(*ClientConn).readLoop")))
+			gleak.IgnoringInBacktrace("golang.org/x/net/http2.(*ClientConn).readLoop"),
+			// An API server that the test has started again.
+			gleak.IgnoringInBacktrace("internal/testing/process.(*State).Start")))
 	})
 	if snapshot != nil {
 		source <- snapshot
