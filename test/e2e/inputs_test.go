@@ -83,7 +83,7 @@ var _ = Describe("Wrong input", Ordered, ContinueOnFailure, Label("variants"), f
 			mounts:    `[{name: data, mountPath: /root/.dstack/server}, {name: config, mountPath: /root/.dstack/server/config.yml, subPath: config.yml}]`,
 			volumes:   strings.TrimSuffix(onDisk, "]") + `, {name: config, configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: config.yml}]}}]`,
 			condition: v1alpha1.ConditionSettingsApplied,
-			want:      `False/ConfigMountClash: volume "config" is mounted at exactly /root/.dstack/server/config.yml, where the merged copy would be`,
+			want:      `False/ConfigMountClash: volume "config" is mounted at exactly /root/.dstack/server/config.yml, where no copy can be put over it, and key ca.crt of ConfigMap kube-root-ca.crt cannot be used: `,
 		}),
 		Entry("a variable that somebody else sets", "conflict", wrongInput{
 			mounts: atHome, volumes: onDisk, env: `[{name: PYTHONPATH, value: /opt/mine}]`, condition: v1alpha1.ConditionSettingsApplied,
