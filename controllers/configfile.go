@@ -103,13 +103,22 @@ func (r *DstackServerReconciler) judgeConfig(ctx context.Context, p *pass, file 
 		case err != nil:
 			clash(", and key %s of %s cannot be used: %v", o.Key, o, err)
 		case len(lines) > 0:
-			clash(": write %s into key %s of %s, and the file is used as it is", inject.Quoted(lines), o.Key, o)
+			clash(": write %s into key %s of %s, and the file is used as it is%s", inject.Quoted(lines), o.Key, o, p.untilThen())
 		}
 		return nil
 	}
 	o := file.Objects[0]
 	clash(", and there is no %s with key %s: make it with the lines %s", o, o.Key, inject.Quoted(want.Lines()))
 	return nil
+}
+
+// untilThen tells what a file that lacks a line means for a server that has the
+// settings already.
+func (p *pass) untilThen() string {
+	if p.workload.Injected() == nil {
+		return ""
+	}
+	return ". Until then no new pod of the server starts"
 }
 
 // readConfigObject returns the value of a key, nil when there is none, and

@@ -83,7 +83,13 @@ func (r *DstackServerReconciler) warnings(p *pass) {
 	case w.Kind == v1alpha1.WorkloadDeployment && workload.SQLite(p.container):
 		p.warn("%s has strategy RollingUpdate and its database is an SQLite file: two servers share it during each rollout; use strategy Recreate", w)
 	}
-	if workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume).Mount == nil {
+	source := workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume)
+	if m := source.Mount; m != nil {
+		for _, late := range w.WritesAfter(m.Name) {
+			p.warn("init container %s can write to volume %q after %s has read config.yml from it, so what it writes there counts for nothing or is not checked: set spec.injection to Disabled and to Enabled again, which puts the operator's last",
+				late, m.Name, workload.InjectContainer)
+		}
+	} else {
 		p.warn("%s of container %s is on no volume: a config.yml that its image brings cannot be read and is replaced by one that only names the plugin", manifests.ServerDir(p.server), p.container.Name)
 	}
 	if p.effective.Plan.SSHEnforced && dstack.Before(p.server.Status.Release, dstack.FirstContainerSSHRelease) {

@@ -53,10 +53,6 @@ var _ = Describe("A workload that must not be written", func() {
 				Mount(corev1.VolumeMount{Name: "data", MountPath: "/root/.dstack"})),
 		Entry("the server reads no config.yml", "config-disabled",
 			testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvConfigDisabled, "")),
-		Entry("a volume is mounted where the merged copy would be", "config-mount-clash",
-			testkit.MakeServer("main"), testkit.MakeServerPod().Data().
-				Volume("config", corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "config"}}}).
-				Mount(corev1.VolumeMount{Name: "config", MountPath: "/root/.dstack/server/config.yml", SubPath: "config.yml"})),
 		Entry("the mount cannot be repeated", "sub-path-expr",
 			testkit.MakeServer("main"), testkit.MakeServerPod().Env("WHERE", "x").
 				Volume("data", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv"}}).

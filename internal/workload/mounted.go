@@ -102,6 +102,24 @@ func objectOf(p corev1.VolumeProjection, file string) ConfigObject {
 	return o
 }
 
+// WritesAfter names the user's init containers that run after the operator's and
+// mount a volume: what they write to config.yml comes too late. The API server
+// puts an init container that another manager applies later behind the operator's.
+func (w *Workload) WritesAfter(volume string) []string {
+	var names []string
+	ours := false
+	for i := range w.Template.Spec.InitContainers {
+		c := &w.Template.Spec.InitContainers[i]
+		switch {
+		case c.Name == InjectContainer:
+			ours = true
+		case ours && slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == volume && !m.ReadOnly }):
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
 // sourceOf is the name of the field that says what a volume is.
 func sourceOf(v *corev1.Volume) string {
 	source := reflect.ValueOf(v.VolumeSource)

@@ -32,4 +32,4 @@ func refusalOf(d *appsv1.Deployment) Refusal {
 }
 
 // podName matches the generated name with which the API server's refusal begins.
-var podName = regexp.MustCompile(`^pods "[^"]*" is (forbidden: )?`)
+var podName = regexp.MustCompile(`^[Pp]ods? "[^"]*" is (forbidden: )?`)
