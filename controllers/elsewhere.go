@@ -87,13 +87,17 @@ func (r *DstackServerReconciler) showElsewhere(ctx context.Context, p *pass) err
 		return nil
 	}
 	needs := manifests.ForElsewhere(manifests.SettingsInput{
-		Server: p.server, NetworkMode: p.effective.Plan.NetworkMode, SSH: p.sshElsewhere(told), Files: r.Plugin, Options: r.options(p),
+		Server: p.server, NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(),
+		SSH: p.sshElsewhere(told), Files: r.Plugin, Options: r.options(p),
 	})
 	if err := r.applyObject(ctx, p.server.Namespace, needs.ConfigMap()); err != nil {
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 		return err
 	}
 	p.facts.Settings = notVisible(p.server, needs.Revision)
+	if f := p.releaseTooOld(); f.Reason != "" {
+		p.facts.Settings = f
+	}
 	return nil
 }
 

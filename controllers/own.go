@@ -117,6 +117,9 @@ func (r *DstackServerReconciler) collectPlugins(ctx context.Context, p *pass) er
 		manifests.PluginConfigMapName(p.server.Name, r.Plugin),
 		manifests.LivePlugin(&p.workload.Template.Spec),
 	}
+	if p.server.Spec.Rollout == v1alpha1.RolloutOnApproval {
+		keep = append(keep, manifests.ApprovedName(p.server.Name))
+	}
 	for i := range p.pods {
 		keep = append(keep, manifests.LivePlugin(&p.pods[i].Spec))
 	}

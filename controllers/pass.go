@@ -16,6 +16,7 @@ import (
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/observe"
 	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
@@ -33,9 +34,15 @@ type pass struct {
 	// policyReady is true when every replica of the policy server is ready and
 	// decides by the desired revision.
 	policyReady bool
-	ssh         sshPass
-	facts       status.ServerFacts
-	requeue     time.Duration
+	// policyServers are the answers of those that are asked for decisions.
+	policyServers []observe.PolicyServer
+	// clash is what a config.yml lacks over which no copy can be mounted.
+	clash status.Finding
+	ssh   sshPass
+	// hidden are variables of the server that come by envFrom.
+	hidden  []hidden
+	facts   status.ServerFacts
+	requeue time.Duration
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {
@@ -89,6 +96,11 @@ func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
 		return err
 	}
 	p.facts.Accepted = p.judge()
+	if p.container != nil {
+		if err := r.readHidden(ctx, p); err != nil {
+			return err
+		}
+	}
 	return r.readPods(ctx, p)
 }
 
@@ -176,6 +188,7 @@ func (r *DstackServerReconciler) readPods(ctx context.Context, p *pass) error {
 		name = p.container.Name
 	}
 	running := workload.Running(p.pods, name, manifests.Endpoint(p.server))
+	p.countComing(&running)
 	p.facts.Running = &running
 	return nil
 }

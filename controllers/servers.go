@@ -24,28 +24,19 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 		p.wakeAfter(askLater)
 		return
 	}
-	var addresses []string
-	for i := range p.pods {
-		pod := &p.pods[i]
-		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
-			addresses = append(addresses, pod.Status.PodIP)
-		}
-	}
+	addresses := p.addresses()
 	if len(addresses) == 0 {
 		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
 		p.facts.Release = p.server.Status.Release
 		return
 	}
-	port := p.server.Spec.API.Port
-	if port == 0 {
-		port = dstack.DefaultPort
-	}
-	answers := r.Prober.Servers(ctx, addresses, int(port), token)
+	port := p.apiPort()
+	answers := r.Prober.Servers(ctx, addresses, port, token)
 	p.facts.Connected, p.facts.Release = judgeServers(answers)
 	if !isTrue(p.facts.Connected) {
 		p.wakeAfter(askLater)
 	}
-	r.checkSSHTokens(ctx, p, int(port))
+	r.checkSSHTokens(ctx, p, port)
 	p.warnOfRelease()
 }
 
@@ -53,6 +44,26 @@ func (p *pass) warnOfRelease() {
 	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
 		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
 	}
+}
+
+// addresses are those of the server pods that can be asked.
+func (p *pass) addresses() []string {
+	var addresses []string
+	for i := range p.pods {
+		pod := &p.pods[i]
+		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
+			addresses = append(addresses, pod.Status.PodIP)
+		}
+	}
+	return addresses
+}
+
+// apiPort is the port of the API in each server pod.
+func (p *pass) apiPort() int {
+	if port := p.server.Spec.API.Port; port != 0 {
+		return int(port)
+	}
+	return dstack.DefaultPort
 }
 
 func isTrue(f status.Finding) bool { return f.Status == "True" }

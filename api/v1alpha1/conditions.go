@@ -12,6 +12,10 @@ const (
 	// AnnotationApprove, set on a DstackServer to the revision of
 	// status.pendingChange, lets that change of settings be applied.
 	AnnotationApprove = Group + "/approve"
+	// AnnotationConfigNamesPlugin, set to "true" on a DstackServer, says that the
+	// server's config.yml names the plugin, where a volume is mounted at exactly its
+	// path that the operator cannot read. The pods check it when they start.
+	AnnotationConfigNamesPlugin = Group + "/config-names-plugin"
 	// AnnotationRetry, set to any new value on a DstackServer, tries settings again
 	// that were taken back because their first pod failed.
 	AnnotationRetry = Group + "/retry"
@@ -185,14 +189,15 @@ const (
 	// ReasonApplied: all settings are in the workload and in every pod.
 	ReasonApplied = "Applied"
 	// ReasonWaitingForPolicyServers: the server is told to ask the policy server
-	// only when all replicas are ready.
+	// only when all replicas are ready, and gets a looser network mode only when
+	// all of them know of it.
 	ReasonWaitingForPolicyServers = "WaitingForPolicyServers"
 	// ReasonRolloutInProgress: pods with the settings are on their way.
 	ReasonRolloutInProgress = "RolloutInProgress"
 	// ReasonFieldConflict: another manager sets the same field to something else.
 	ReasonFieldConflict = "FieldConflict"
 	// ReasonConfigMountClash: a volume of the user's is mounted exactly where the
-	// merged config.yml would be.
+	// merged config.yml would be, and its file does not name the plugin itself.
 	ReasonConfigMountClash = "ConfigMountClash"
 	// ReasonWouldLoseDatabase: a restart would lose the server's database.
 	ReasonWouldLoseDatabase = "WouldLoseDatabase"
@@ -202,6 +207,9 @@ const (
 	// ReasonPodFailing: a pod with the settings fails; earlier ones worked, so the
 	// settings stay.
 	ReasonPodFailing = "PodFailing"
+	// ReasonPodRefused: the API server refuses the workload's pods with the settings
+	// in them, by a quota for example.
+	ReasonPodRefused = "PodRefused"
 	// ReasonRolloutBlocked: the workload is paused or its strategy keeps pods from
 	// being replaced.
 	ReasonRolloutBlocked = "RolloutBlocked"

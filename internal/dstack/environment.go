@@ -10,6 +10,12 @@ const (
 	// EnvJobNetworkMode is an integer, 1 to 3; unset means 2, anything else stops
 	// the server at its start.
 	EnvJobNetworkMode = "DSTACK_SERVER_JOB_NETWORK_MODE"
+	// EnvForbidDstackInRuns, present with any value, refuses runs with dstack: true
+	// when they are submitted.
+	EnvForbidDstackInRuns = "DSTACK_FORBID_DSTACK_IN_RUNS"
+	// EnvForbidServicesWithoutGateway, present with any value, refuses services of
+	// projects that have no gateway when they are submitted.
+	EnvForbidServicesWithoutGateway = "DSTACK_FORBID_SERVICES_WITHOUT_GATEWAY"
 	// EnvConfigDisabled, present with any value, keeps the server from reading
 	// its config.yml, so that it loads no plugin.
 	EnvConfigDisabled = "DSTACK_SERVER_CONFIG_DISABLED"
@@ -54,6 +60,17 @@ const (
 	DefaultServerDir = "/root/.dstack/server"
 	// DefaultPort is the port of dstack's image.
 	DefaultPort = 3000
+)
+
+// Keys of default_permissions in dstack's config.yml, with dstack's own default.
+const (
+	// PermissionCreateProjects: true.
+	PermissionCreateProjects = "allow_non_admins_create_projects"
+	// PermissionManageSSHFleets: true.
+	PermissionManageSSHFleets = "allow_non_admins_manage_ssh_fleets"
+	// PermissionManageSecrets: false. Known from FirstSecretsPermission on; older
+	// releases do not start with it.
+	PermissionManageSecrets = "allow_managers_manage_secrets"
 )
 
 // Values of EnvJobNetworkMode.

@@ -50,7 +50,9 @@ func policyURL(s *v1alpha1.DstackServer) string {
 type PutInPlace struct {
 	server *v1alpha1.DstackServer
 	env    []*corev1ac.EnvVarApplyConfiguration
-	files  PluginFiles
+	// permissions are what default_permissions of config.yml must say.
+	permissions map[string]bool
+	files       PluginFiles
 	// Revision digests all of it but the version of the plugin.
 	Revision string
 }
@@ -61,7 +63,7 @@ func ForElsewhere(in SettingsInput) PutInPlace {
 	in.Workload = &workload.Workload{Meta: &metav1.ObjectMeta{}, Template: &corev1.PodTemplateSpec{}}
 	in.Container = &corev1.Container{}
 	intent := Settings(in)
-	p := PutInPlace{server: in.Server, env: intent.Env(), files: in.Files}
+	p := PutInPlace{server: in.Server, env: intent.Env(), permissions: in.Permissions, files: in.Files}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s", p.variables(), p.config(), intent.TokenID, intent.SSHTokenID))
 	p.Revision = hex.EncodeToString(sum[:])[:8]
 	return p
@@ -101,30 +103,15 @@ func (p PutInPlace) secretLine(e *corev1ac.EnvVarApplyConfiguration) string {
 
 // config are the lines for the server's config.yml.
 func (p PutInPlace) config() string {
-	return fmt.Sprintf("plugins: [%s]\n", dstack.PluginPython) + permissionLines(p.server.Spec.DefaultPermissions)
-}
-
-func permissionLines(p *v1alpha1.DefaultPermissions) string {
-	if p == nil {
-		return ""
-	}
 	var b strings.Builder
-	for _, permission := range []struct {
-		key   string
-		value *bool
-	}{
-		{"allow_non_admins_create_projects", p.AllowNonAdminsCreateProjects},
-		{"allow_non_admins_manage_ssh_fleets", p.AllowNonAdminsManageSSHFleets},
-		{"allow_managers_manage_secrets", p.AllowManagersManageSecrets},
-	} {
-		if permission.value != nil {
-			fmt.Fprintf(&b, "  %s: %t\n", permission.key, *permission.value)
-		}
+	fmt.Fprintf(&b, "plugins: [%s]\n", PluginName(p.server))
+	if len(p.permissions) > 0 {
+		b.WriteString("default_permissions:\n")
 	}
-	if b.Len() == 0 {
-		return ""
+	for _, key := range slices.Sorted(maps.Keys(p.permissions)) {
+		fmt.Fprintf(&b, "  %s: %t\n", key, p.permissions[key])
 	}
-	return "default_permissions:\n" + b.String()
+	return b.String()
 }
 
 // archive is the plugin as a tar file that is the same each time.

@@ -14,16 +14,16 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/testkit"
 )
 
 func (w world) forElsewhere() manifests.PutInPlace {
 	return manifests.ForElsewhere(manifests.SettingsInput{
-		Server: w.obj(), NetworkMode: w.mode, SSH: w.ssh, Files: files, Options: options,
+		Server: w.obj(), NetworkMode: w.mode, Forbidden: w.forbidden, Permissions: w.permissions, SSH: w.ssh, Files: files, Options: options,
 	})
 }
 
@@ -73,7 +73,9 @@ func TestRevisionOfAServerElsewhere(t *testing.T) {
 	revision := func(change func(*manifests.SettingsInput)) string {
 		w := worlds["elsewhere"]
 		s := w.obj().DeepCopy()
-		in := manifests.SettingsInput{Server: s, NetworkMode: 3, SSH: told(true), Files: files, Options: options}
+		in := manifests.SettingsInput{
+			Server: s, NetworkMode: 3, Forbidden: w.forbidden, Permissions: w.permissions, SSH: told(true), Files: files, Options: options,
+		}
 		change(&in)
 		return manifests.ForElsewhere(in).Revision
 	}
@@ -85,10 +87,11 @@ func TestRevisionOfAServerElsewhere(t *testing.T) {
 		"network mode":  {change: func(in *manifests.SettingsInput) { in.NetworkMode = 1 }},
 		"token":         {change: func(in *manifests.SettingsInput) { in.Options.TokenID = "other" }},
 		"where it asks": {change: func(in *manifests.SettingsInput) { in.Server.Spec.PolicyPlugin.URL = "https://other.example.com" }},
-		"permissions":   {change: func(in *manifests.SettingsInput) { in.Server.Spec.DefaultPermissions = nil }},
+		"permissions":   {change: func(in *manifests.SettingsInput) { in.Permissions = nil }},
 		"a permission": {change: func(in *manifests.SettingsInput) {
-			in.Server.Spec.DefaultPermissions.AllowManagersManageSecrets = ptr.To(false)
+			in.Permissions = map[string]bool{dstack.PermissionCreateProjects: true}
 		}},
+		"forbidden":            {change: func(in *manifests.SettingsInput) { in.Forbidden = nil }},
 		"no SSH proxy":         {change: func(in *manifests.SettingsInput) { in.SSH = nil }},
 		"not enforced":         {change: func(in *manifests.SettingsInput) { in.SSH = told(false) }},
 		"the SSH proxy's":      {change: func(in *manifests.SettingsInput) { in.SSH.TokenID = "main/other" }},

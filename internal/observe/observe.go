@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 )
 
@@ -57,6 +58,9 @@ func New(dial Dialer) *Prober {
 type PolicyServer struct {
 	// Revision it decides by, and Version, the build of the operator.
 	Revision, Version string
+	// NetworkMode is what it takes the server's pods to run with; 0 if it does not
+	// know, which it takes for the loosest.
+	NetworkMode v1alpha1.NetworkMode
 	// Err is why it did not say.
 	Err error
 }
@@ -86,8 +90,9 @@ func (p *Prober) policyServer(ctx context.Context, base, token string) PolicySer
 		return PolicyServer{Err: fmt.Errorf("answered with status %d", res.StatusCode)}
 	}
 	var answer struct {
-		Revision string `json:"revision"`
-		Version  string `json:"version"`
+		Revision    string               `json:"revision"`
+		Version     string               `json:"version"`
+		NetworkMode v1alpha1.NetworkMode `json:"networkMode"`
 	}
 	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&answer); err != nil {
 		return PolicyServer{Err: plain(fmt.Errorf("read the answer: %w", err))}
@@ -95,7 +100,7 @@ func (p *Prober) policyServer(ctx context.Context, base, token string) PolicySer
 	if answer.Revision == "" {
 		return PolicyServer{Err: errors.New("named no revision")}
 	}
-	return PolicyServer{Revision: answer.Revision, Version: answer.Version}
+	return PolicyServer{Revision: answer.Revision, Version: answer.Version, NetworkMode: answer.NetworkMode}
 }
 
 // Server is what one dstack server process says of itself.

@@ -78,7 +78,9 @@ func stalls(reason string) bool {
 	switch reason {
 	case v1alpha1.ReasonFieldConflict, v1alpha1.ReasonConfigMountClash, v1alpha1.ReasonWouldLoseDatabase,
 		v1alpha1.ReasonInjectionFailed, v1alpha1.ReasonRolloutBlocked, v1alpha1.ReasonProxyInTheWay,
-		v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing, v1alpha1.ReasonManualStepNeeded:
+		v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing,
+		v1alpha1.ReasonPodRefused, v1alpha1.ReasonManualStepNeeded,
+		v1alpha1.ReasonWaitingForApproval, v1alpha1.ReasonSettingHidden, v1alpha1.ReasonReleaseTooOld:
 		return true
 	default:
 		return false

@@ -36,6 +36,8 @@ type ServerFacts struct {
 	// SSH is what users must know of the SSH proxy; nil without one.
 	SSH      *v1alpha1.SSHProxyStatus
 	Injected []v1alpha1.InjectedItem
+	// Pending is a change of settings that waits for approval; nil for none.
+	Pending *v1alpha1.PendingChange
 	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
 	ManualPatch string
 	Warnings    []string
@@ -51,6 +53,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		SettingsRevision:   f.Revisions,
 		Injected:           boundedItems(f.Injected),
 		ManualPatch:        f.ManualPatch,
+		PendingChange:      f.Pending,
 		Warnings:           bounded(f.Warnings),
 	}
 	unmatched := pending()

@@ -14,7 +14,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -46,10 +45,10 @@ func newElsewhere() *elsewhere {
 	}
 	object := testkit.MakeServer("main").Elsewhere().ServerDir(e.serverDir()).With(func(s *v1alpha1.DstackServerSpec) {
 		s.PolicyPlugin.URL = servers.forPython.url()
-		s.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: ptr.To(false)}
 	}).Obj()
 	shown, err := json.Marshal(manifests.ForElsewhere(manifests.SettingsInput{
 		Server: object, NetworkMode: v1alpha1.NetworkModeBridge, Files: inject.PluginFiles(),
+		Permissions: map[string]bool{dstack.PermissionCreateProjects: false},
 	}).ConfigMap().Config)
 	Expect(err).NotTo(HaveOccurred())
 	var config corev1.ConfigMap
