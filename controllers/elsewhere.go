@@ -95,6 +95,9 @@ func (r *DstackServerReconciler) showElsewhere(ctx context.Context, p *pass) err
 		return err
 	}
 	p.facts.Settings = notVisible(p.server, needs.Revision)
+	if f := p.releaseTooOld(); f.Reason != "" {
+		p.facts.Settings = f
+	}
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -101,6 +102,25 @@ var _ = Describe("A dstack server elsewhere", func() {
 		Expect(after[manifests.EnvKey]).To(HavePrefix(dstack.EnvJobNetworkMode + "=3\n"))
 		Expect(after[manifests.RevisionKey]).NotTo(Equal(before[manifests.RevisionKey]))
 		Expect(w.condition("SettingsApplied")).To(ContainSubstring("put settings revision " + after[manifests.RevisionKey] + " in place"))
+	})
+
+	It("gets all server-wide settings, and says which its release is too old for", func() {
+		w := newWorld(plainly().Level(v1alpha1.LevelRestricted).With(func(s *v1alpha1.DstackServerSpec) {
+			s.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: ptr.To(false), AllowManagersManageSecrets: ptr.To(true)}
+		}).Obj())
+		w.pass()
+		w.policyServersUp()
+		w.network.at("dstack.example.com:80", w.network.listen(&dstackServer{release: "0.20.16"}))
+		w.settle()
+		Expect(w.shown()[manifests.EnvKey]).To(ContainSubstring(dstack.EnvForbidDstackInRuns + "=1\n"))
+		Expect(w.shown()[manifests.ConfigKey]).To(Equal("plugins: [dstack_isolation]\ndefault_permissions:\n  allow_non_admins_create_projects: false\n"))
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ReleaseTooOld: a process of the dstack server runs dstack 0.20.16, and spec.defaultPermissions.allowManagersManageSecrets needs 0.20.18 or later, so it is not set: upgrade dstack, or leave the field out"))
+
+		By("it is upgraded")
+		w.answersElsewhere()
+		w.settle()
+		Expect(w.shown()[manifests.ConfigKey]).To(ContainSubstring("  allow_managers_manage_secrets: true\n"))
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=Unknown NotVisible: "))
 	})
 
 	It("has what it needs after the commands of the README, as they stand", func() {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/status"
 )
 
@@ -46,9 +47,13 @@ func (p *pass) releaseTooOld() status.Finding {
 	if !p.tooOldForSecrets() {
 		return status.Finding{}
 	}
+	who := "a server pod"
+	if manifests.Elsewhere(p.server) {
+		who = "a process of the dstack server"
+	}
 	return status.Stuck(v1alpha1.ReasonReleaseTooOld, fmt.Sprintf(
-		"a server pod runs dstack %s, and spec.defaultPermissions.allowManagersManageSecrets needs %s or later, so it is not set: upgrade dstack, or leave the field out",
-		p.server.Status.Release, dstack.FirstSecretsPermission))
+		"%s runs dstack %s, and spec.defaultPermissions.allowManagersManageSecrets needs %s or later, so it is not set: upgrade dstack, or leave the field out",
+		who, p.server.Status.Release, dstack.FirstSecretsPermission))
 }
 
 // usersMayCreateProjects tells whether any dstack user may create a project, for all

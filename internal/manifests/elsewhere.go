@@ -50,9 +50,9 @@ func policyURL(s *v1alpha1.DstackServer) string {
 type PutInPlace struct {
 	server *v1alpha1.DstackServer
 	env    []*corev1ac.EnvVarApplyConfiguration
-	files  PluginFiles
 	// permissions are what default_permissions of config.yml must say.
 	permissions map[string]bool
+	files       PluginFiles
 	// Revision digests all of it but the version of the plugin.
 	Revision string
 }
@@ -63,7 +63,7 @@ func ForElsewhere(in SettingsInput) PutInPlace {
 	in.Workload = &workload.Workload{Meta: &metav1.ObjectMeta{}, Template: &corev1.PodTemplateSpec{}}
 	in.Container = &corev1.Container{}
 	intent := Settings(in)
-	p := PutInPlace{server: in.Server, env: intent.Env(), files: in.Files, permissions: in.Permissions}
+	p := PutInPlace{server: in.Server, env: intent.Env(), permissions: in.Permissions, files: in.Files}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s", p.variables(), p.config(), intent.TokenID, intent.SSHTokenID))
 	p.Revision = hex.EncodeToString(sum[:])[:8]
 	return p
@@ -103,17 +103,13 @@ func (p PutInPlace) secretLine(e *corev1ac.EnvVarApplyConfiguration) string {
 
 // config are the lines for the server's config.yml.
 func (p PutInPlace) config() string {
-	return fmt.Sprintf("plugins: [%s]\n", dstack.PluginPython) + permissionLines(p.permissions)
-}
-
-func permissionLines(permissions map[string]bool) string {
-	if len(permissions) == 0 {
-		return ""
-	}
 	var b strings.Builder
-	b.WriteString("default_permissions:\n")
-	for _, key := range slices.Sorted(maps.Keys(permissions)) {
-		fmt.Fprintf(&b, "  %s: %t\n", key, permissions[key])
+	fmt.Fprintf(&b, "plugins: [%s]\n", PluginName(p.server))
+	if len(p.permissions) > 0 {
+		b.WriteString("default_permissions:\n")
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.permissions)) {
+		fmt.Fprintf(&b, "  %s: %t\n", key, p.permissions[key])
 	}
 	return b.String()
 }

@@ -23,8 +23,7 @@ import (
 
 func (w world) forElsewhere() manifests.PutInPlace {
 	return manifests.ForElsewhere(manifests.SettingsInput{
-		Permissions: w.permissions,
-		Server:      w.obj(), NetworkMode: w.mode, SSH: w.ssh, Files: files, Options: options,
+		Server: w.obj(), NetworkMode: w.mode, Forbidden: w.forbidden, Permissions: w.permissions, SSH: w.ssh, Files: files, Options: options,
 	})
 }
 
@@ -74,7 +73,9 @@ func TestRevisionOfAServerElsewhere(t *testing.T) {
 	revision := func(change func(*manifests.SettingsInput)) string {
 		w := worlds["elsewhere"]
 		s := w.obj().DeepCopy()
-		in := manifests.SettingsInput{Server: s, NetworkMode: 3, SSH: told(true), Files: files, Permissions: map[string]bool{dstack.PermissionCreateProjects: false}, Options: options}
+		in := manifests.SettingsInput{
+			Server: s, NetworkMode: 3, Forbidden: w.forbidden, Permissions: w.permissions, SSH: told(true), Files: files, Options: options,
+		}
 		change(&in)
 		return manifests.ForElsewhere(in).Revision
 	}
@@ -88,8 +89,9 @@ func TestRevisionOfAServerElsewhere(t *testing.T) {
 		"where it asks": {change: func(in *manifests.SettingsInput) { in.Server.Spec.PolicyPlugin.URL = "https://other.example.com" }},
 		"permissions":   {change: func(in *manifests.SettingsInput) { in.Permissions = nil }},
 		"a permission": {change: func(in *manifests.SettingsInput) {
-			in.Permissions = map[string]bool{dstack.PermissionManageSecrets: false}
+			in.Permissions = map[string]bool{dstack.PermissionCreateProjects: true}
 		}},
+		"forbidden":            {change: func(in *manifests.SettingsInput) { in.Forbidden = nil }},
 		"no SSH proxy":         {change: func(in *manifests.SettingsInput) { in.SSH = nil }},
 		"not enforced":         {change: func(in *manifests.SettingsInput) { in.SSH = told(false) }},
 		"the SSH proxy's":      {change: func(in *manifests.SettingsInput) { in.SSH.TokenID = "main/other" }},

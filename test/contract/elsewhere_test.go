@@ -47,8 +47,8 @@ func newElsewhere() *elsewhere {
 		s.PolicyPlugin.URL = servers.forPython.url()
 	}).Obj()
 	shown, err := json.Marshal(manifests.ForElsewhere(manifests.SettingsInput{
+		Server: object, NetworkMode: v1alpha1.NetworkModeBridge, Files: inject.PluginFiles(),
 		Permissions: map[string]bool{dstack.PermissionCreateProjects: false},
-		Server:      object, NetworkMode: v1alpha1.NetworkModeBridge, Files: inject.PluginFiles(),
 	}).ConfigMap().Config)
 	Expect(err).NotTo(HaveOccurred())
 	var config corev1.ConfigMap
