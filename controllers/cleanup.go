@@ -18,6 +18,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/observe"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
@@ -85,7 +86,7 @@ func owns(all []v1alpha1.DstackServer, s *v1alpha1.DstackServer) bool {
 }
 
 func (c *Cleanup) release(ctx context.Context, s *v1alpha1.DstackServer, owner bool) error {
-	if owner {
+	if owner && !manifests.Elsewhere(s) {
 		c.announce(ctx, s)
 		if err := c.giveBack(ctx, s); err != nil {
 			return fmt.Errorf("give %s back: %w", workloadKey(s), err)

@@ -11,11 +11,16 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/isolation"
+	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/status"
 )
 
 // unattended is what objects say that nobody looks after.
 func unattended(s *v1alpha1.DstackServer) status.Finding {
+	if manifests.Elsewhere(s) {
+		return status.Unknown(v1alpha1.ReasonPending, fmt.Sprintf(
+			"waiting for an operator: the last one was uninstalled with its policy servers, so a process of the dstack server at %s that still has the plugin refuses every run, and any other refuses nothing", s.Spec.API.URL))
+	}
 	return status.Unknown(v1alpha1.ReasonPending, fmt.Sprintf(
 		"waiting for an operator: the last one was uninstalled and gave %s back, so nothing is refused", workloadKey(s)))
 }

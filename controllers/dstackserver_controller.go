@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -38,6 +39,12 @@ type Config struct {
 	// InjectionDeadline is how long the first pod with the settings may take to
 	// become ready before they are taken back.
 	InjectionDeadline time.Duration
+	// Settle is for how long planned settings must stay the same before a server
+	// restarts for them; 0 applies each change at once.
+	Settle time.Duration
+	// ProxyPatience is for how long the first injection waits for the SSH proxy; 0
+	// does not wait.
+	ProxyPatience time.Duration
 }
 
 // DefaultInjectionDeadline leaves time to pull an image and to migrate a
@@ -48,6 +55,9 @@ const DefaultInjectionDeadline = 5 * time.Minute
 type DstackServerReconciler struct {
 	Config
 	applier *apply.Applier
+	windows windows
+	// configs has a mountedConfig for the uid of each server that needs one.
+	configs sync.Map
 }
 
 // NewDstackServerReconciler returns a reconciler of DstackServers.
@@ -67,6 +77,8 @@ func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1
 		done, finalizeErr := r.finalize(ctx, p)
 		if done {
 			r.Resolver.Forget(client.ObjectKeyFromObject(server))
+			r.windows.forget(server.UID)
+			r.configs.Delete(server.UID)
 			return reconcile.Result{}, finalizeErr
 		}
 		err = finalizeErr
@@ -103,6 +115,9 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	}
 	if err := r.look(ctx, p); err != nil || !p.accepted() {
 		return err
+	}
+	if manifests.Elsewhere(p.server) {
+		return r.programElsewhere(ctx, p)
 	}
 	if p.server.Spec.Injection == v1alpha1.InjectionDisabled {
 		err := r.disable(ctx, p)

@@ -140,7 +140,7 @@ func activeRuns(ctx context.Context, prober *observe.Prober, p *pass, token stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, askForRuns)
 	defer cancel()
-	runs, all, err := prober.Runs(ctx, p.readyAddresses(), int(apiPort(p.server)), token, dstack.RunsQuery{OnlyActive: true})
+	runs, all, err := prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
 	switch {
 	case err != nil:
 		return ""

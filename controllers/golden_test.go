@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
@@ -36,6 +38,9 @@ var _ = ReportAfterSuite("golden files", func(r Report) {
 		Expect(golden.used).To(HaveKey(f), "no spec looks at this file: delete it")
 	}
 })
+
+// settingsRevision in a message hangs on tokens, which differ from run to run.
+var settingsRevision = regexp.MustCompile(`settings revision [0-9a-f]{8} `)
 
 func expectGolden(name, got string) {
 	GinkgoHelper()
@@ -64,7 +69,7 @@ func (w *world) expectStatusOf(s *v1alpha1.DstackServer, name string) {
 	GinkgoHelper()
 	var b strings.Builder
 	for _, line := range w.says(s) {
-		fmt.Fprintln(&b, line)
+		fmt.Fprintln(&b, settingsRevision.ReplaceAllString(line, "settings revision SETTINGS "))
 	}
 	st := s.Status
 	fmt.Fprintf(&b, "\nrelease %q, %d profiles, planned network mode %d\n", st.Release, st.Profiles, st.PlannedNetworkMode)
@@ -76,7 +81,7 @@ func (w *world) expectStatusOf(s *v1alpha1.DstackServer, name string) {
 		st.SettingsRevision.Applied != "", st.SettingsRevision.Proven != "", st.SettingsRevision.Rejected != "")
 	if ssh := st.SSHProxy; ssh != nil {
 		fmt.Fprintf(&b, "SSH proxy at %q, %d fingerprints, %d lines for known_hosts; %d pods enforce it\n",
-			ssh.Address, len(ssh.Fingerprints), len(ssh.KnownHosts), st.Running.SSHEnforcedPods)
+			ssh.Address, len(ssh.Fingerprints), len(ssh.KnownHosts), ptr.Deref(st.Running, v1alpha1.RunningSettings{}).SSHEnforcedPods)
 	}
 	for _, item := range st.Injected {
 		fmt.Fprintln(&b, strings.TrimSpace(fmt.Sprintf("%s %s %s", item.State, item.Name, item.Manager)))

@@ -298,6 +298,7 @@ var _ = Describe("A pod that fails later", func() {
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostNetwork = v1alpha1.HostNetworkAllowed })
 		w.policyServersUp()
 		w.pass()
+		w.pass()
 		w.failInit("dstack-server-0")
 		w.clock.SetTime(w.clock.Now().Add(2 * deadline))
 		w.pass()

@@ -17,6 +17,10 @@ func (r *DstackServerReconciler) showSettings(ctx context.Context, p *pass) erro
 	intent := r.intent(p)
 	r.warnings(p)
 	p.warnOfDatabase()
+	if err := r.lookAtConfig(ctx, p); err != nil {
+		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return err
+	}
 	p.facts.Revisions.Rejected = ""
 	if f := p.obstacle(); f.Reason != "" {
 		p.facts.Settings = f
@@ -43,7 +47,7 @@ func (r *DstackServerReconciler) showSettings(ctx context.Context, p *pass) erro
 	if err := r.noteProven(ctx, p, intent.Revision); err != nil {
 		return err
 	}
-	p.facts.Settings = p.judgeRollout(p.workload.ObserveRollout(p.pods))
+	p.facts.Settings = p.judgeRollout(r.observeRollout(p))
 	return nil
 }
 

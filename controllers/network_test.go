@@ -14,6 +14,8 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
 
 // network stands for the pods' network: who answers at an address.
@@ -64,6 +66,15 @@ func (n *network) gone(address string) {
 type policyServer struct {
 	mu                       sync.Mutex
 	token, revision, version string
+	// networkMode that it counts on; 0 while it knows of none.
+	networkMode v1alpha1.NetworkMode
+}
+
+// counts lets it know what the server's pods run with.
+func (p *policyServer) counts(mode v1alpha1.NetworkMode) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.networkMode = mode
 }
 
 func (p *policyServer) set(revision, version string) {
@@ -79,7 +90,7 @@ func (p *policyServer) ServeHTTP(out http.ResponseWriter, req *http.Request) {
 		out.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	answer(out, map[string]any{"revision": p.revision, "version": p.version})
+	answer(out, map[string]any{"revision": p.revision, "version": p.version, "networkMode": p.networkMode})
 }
 
 // dstackServer is a process of dstack, as far as the manager asks it.

@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"fmt"
-	"path"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -14,20 +13,21 @@ import (
 // obstacle is what in the workload the settings cannot work beside; an empty
 // finding means that there is none.
 func (p *pass) obstacle() status.Finding {
-	c, dir := p.container, manifests.ServerDir(p.server)
+	c := p.container
 	if workload.Lookup(c, dstack.EnvConfigDisabled).Set {
 		return status.Stuck(v1alpha1.ReasonConfigDisabled, fmt.Sprintf(
 			"container %s sets %s, so dstack reads no config.yml and loads no plugin, whatever the value: remove the variable", c.Name, dstack.EnvConfigDisabled))
 	}
-	source := workload.FindConfig(c, dir, manifests.ConfigVolume)
-	if source.Clash {
-		return status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
-			"volume %q is mounted at exactly %s, where the merged copy would be: mount it at the directory %s instead, or leave config.yml to the server's own volume",
-			source.Mount.Name, path.Join(dir, dstack.ConfigFile), dir))
+	if f := p.hiddenObstacle(); f.Reason != "" {
+		return f
 	}
+	source := workload.FindConfig(c, manifests.ServerDir(p.server), manifests.ConfigVolume)
 	if source.Mount != nil && source.Mount.SubPathExpr != "" {
 		return status.Stuck(v1alpha1.ReasonInvalidWorkload, fmt.Sprintf(
 			"volume %q is mounted with subPathExpr, which the init container cannot expand: use subPath", source.Mount.Name))
+	}
+	if p.clash.Reason != "" {
+		return p.clash
 	}
 	return p.proxyInTheWay()
 }
@@ -70,8 +70,12 @@ func (p *pass) proxyInTheWay() status.Finding {
 func (r *DstackServerReconciler) warnings(p *pass) {
 	w := p.workload
 	// dstack lets any user create a project, who is its administrator then.
-	if u := p.server.Spec.UnmatchedProjects; u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen {
-		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere")
+	if u := p.server.Spec.UnmatchedProjects; p.usersMayCreateProjects() && (u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen) {
+		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere; spec.defaultPermissions.allowNonAdminsCreateProjects false keeps them from it")
+	}
+	if manifests.Elsewhere(p.server) {
+		p.warnElsewhere()
+		return
 	}
 	switch {
 	case w.Strategy == "Recreate":
@@ -82,9 +86,7 @@ func (r *DstackServerReconciler) warnings(p *pass) {
 	if workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume).Mount == nil {
 		p.warn("%s of container %s is on no volume: a config.yml that its image brings cannot be read and is replaced by one that only names the plugin", manifests.ServerDir(p.server), p.container.Name)
 	}
-	for _, name := range []string{dstack.EnvJobNetworkMode, dstack.EnvConfigDisabled} {
-		if v := workload.Lookup(p.container, name); !v.Set && !v.Known {
-			p.warn("container %s takes variables from other objects by envFrom: if they set %s, it is not seen from here", p.container.Name, name)
-		}
+	if p.effective.Plan.SSHEnforced && dstack.Before(p.server.Status.Release, dstack.FirstContainerSSHRelease) {
+		p.warn("dstack %s puts users' keys into jobs on backends that run containers without dstack's agent, such as kubernetes and runpod, past the SSH proxy: upgrade to %s or later", p.server.Status.Release, dstack.FirstContainerSSHRelease)
 	}
 }

@@ -34,12 +34,17 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 	}
 	p.token = token
 	options := r.options(p)
-	objects := append([]manifests.Object{manifests.Plugin(p.server, r.Plugin)},
-		manifests.PolicyServer(p.server, p.workload.Selector, options)...)
+	objects := manifests.PolicyServer(p.server, p.serverPods(), options)
+	if !manifests.Elsewhere(p.server) {
+		objects = append([]manifests.Object{manifests.Plugin(p.server, r.Plugin)}, objects...)
+	}
 	for _, o := range objects {
 		if err := r.applyObject(ctx, p.server.Namespace, o); err != nil {
 			return err
 		}
+	}
+	if manifests.Elsewhere(p.server) {
+		return nil // Its plugin is in the ConfigMap that shows what it needs.
 	}
 	return r.collectPlugins(ctx, p)
 }
@@ -109,6 +114,7 @@ func (r *DstackServerReconciler) collectPlugins(ctx context.Context, p *pass) er
 	keep := []string{
 		manifests.StateName(p.server.Name),
 		manifests.ManualName(p.server.Name),
+		manifests.ApprovedName(p.server.Name),
 		manifests.PluginConfigMapName(p.server.Name, r.Plugin),
 		manifests.LivePlugin(&p.workload.Template.Spec),
 	}

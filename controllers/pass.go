@@ -16,6 +16,7 @@ import (
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/observe"
 	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
@@ -33,8 +34,14 @@ type pass struct {
 	// policyReady is true when every replica of the policy server is ready and
 	// decides by the desired revision.
 	policyReady bool
-	ssh         sshPass
-	facts       status.ServerFacts
+	// policyServers are the answers of those that are asked for decisions.
+	policyServers []observe.PolicyServer
+	// clash is what a config.yml lacks over which no copy can be mounted.
+	clash status.Finding
+	ssh   sshPass
+	// hidden are variables of the server that come by envFrom.
+	hidden []hidden
+	facts  status.ServerFacts
 	// notes are told as events once the status is written.
 	notes   []note
 	requeue time.Duration
@@ -75,8 +82,11 @@ func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
 		return err
 	}
 	if owner != "" {
-		p.facts.Accepted = status.Stuck(v1alpha1.ReasonWorkloadClaimed, fmt.Sprintf(
-			"%s %s belongs to DstackServer %s, which is older: delete one of the two", p.server.Spec.Workload.Kind, p.server.Spec.Workload.Name, owner))
+		p.facts.Accepted = p.claimed(owner)
+		return nil
+	}
+	if manifests.Elsewhere(p.server) {
+		p.facts.Accepted = status.OK(v1alpha1.ReasonAccepted, "the dstack server runs elsewhere, at "+p.server.Spec.API.URL)
 		return nil
 	}
 	p.workload, err = r.readWorkload(ctx, p.server)
@@ -90,6 +100,11 @@ func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
 		return err
 	}
 	p.facts.Accepted = p.judge()
+	if p.container != nil {
+		if err := r.readHidden(ctx, p); err != nil {
+			return err
+		}
+	}
 	return r.readPods(ctx, p)
 }
 
@@ -111,8 +126,8 @@ func (p *pass) judge() status.Finding {
 	return status.OK(v1alpha1.ReasonAccepted, fmt.Sprintf("%s runs dstack in container %s", p.workload, c.Name))
 }
 
-// claimedBy finds an older DstackServer of the same workload; "" if there is
-// none. One that is being deleted still holds its claim.
+// claimedBy finds an older DstackServer of the same workload or URL; "" if there
+// is none. One that is being deleted still holds its claim.
 func (r *DstackServerReconciler) claimedBy(ctx context.Context, server *v1alpha1.DstackServer) (string, error) {
 	var rivals v1alpha1.DstackServerList
 	err := r.Client.List(ctx, &rivals, client.InNamespace(server.Namespace),
@@ -181,6 +196,7 @@ func readPods(ctx context.Context, reader client.Reader, p *pass) error {
 		name = p.container.Name
 	}
 	running := workload.Running(p.pods, name, manifests.Endpoint(p.server))
+	p.countComing(&running)
 	p.facts.Running = &running
 	return nil
 }

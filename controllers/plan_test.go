@@ -117,6 +117,8 @@ var _ = Describe("An edit of a profile", func() {
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostNetwork = v1alpha1.HostNetworkAllowed })
 		w.catchUp(servers)
 		w.pass()
+		Expect(w.deployment().Generation).To(Equal(before), "a looser one is said first")
+		w.pass()
 		Expect(w.deployment().Generation).To(Equal(before + 1))
 		w.expectStatus("setting-changed")
 		w.rollingOut()
@@ -190,5 +192,65 @@ var _ = Describe("An exception that ends", func() {
 		Expect(w.server().Status.PlannedNetworkMode).To(BeEquivalentTo(3))
 		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("3"))
 		Expect(get(w, testkit.WorkloadName, &appsv1.Deployment{}).Generation).To(Equal(before + 1))
+	})
+})
+
+var _ = Describe("What dstack itself is told to refuse", func() {
+	forbids := func(w *world) []bool {
+		return []bool{w.env(dstack.EnvForbidDstackInRuns).Set, w.env(dstack.EnvForbidServicesWithoutGateway).Set}
+	}
+
+	It("is what all policies deny, and one change of several profiles is one rollout", func() {
+		w := stock(testkit.MakeServer("main").Level(v1alpha1.LevelRestricted), testkit.MakeServerPod().Data(),
+			testkit.MakeProfile("a").Level(v1alpha1.LevelRestricted).AllowHostSSH().Obj())
+		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.UnmatchedProjects.Level = v1alpha1.LevelRestricted })
+		w.bringUp()
+		Expect(forbids(w)).To(Equal([]bool{true, true}))
+		before := w.deployment().Generation
+
+		change(w, w.profile("a"), func(p *v1alpha1.IsolationProfile) {
+			p.Spec.Level = v1alpha1.LevelBaseline
+		})
+		w.pass()
+		Expect(forbids(w)).To(Equal([]bool{false, false}))
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
+		Expect(w.deployment().Generation).To(Equal(before+1), "both variables and the network mode in one write")
+	})
+})
+
+var _ = Describe("Default permissions", func() {
+	no := false
+	args := func(w *world) []string { return w.deployment().Spec.Template.Spec.InitContainers[0].Args }
+
+	It("go into the copy of config.yml, and a change of them restarts the server", func() {
+		w := usual()
+		w.bringUp()
+		Expect(args(w)).NotTo(ContainElement(HavePrefix("--default-permission")))
+		before := w.deployment().Generation
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: &no, AllowNonAdminsManageSSHFleets: &no}
+		})
+		w.pass()
+		Expect(args(w)).To(ContainElements("--default-permission=allow_non_admins_create_projects=false", "--default-permission=allow_non_admins_manage_ssh_fleets=false"))
+		Expect(w.deployment().Generation).To(Equal(before + 1))
+		Expect(w.server().Status.Warnings).NotTo(ContainElement(ContainSubstring("may create a project")))
+	})
+
+	It("that the release does not know are left out, and status names the release", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().Data())
+		w.ready("dstack-server-0", "10.0.0.1").release = "0.20.17"
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: &no, AllowManagersManageSecrets: &no}
+		})
+		w.pass()
+		w.policyServersUp()
+		w.pass()
+		w.roll("dstack-server-0")
+		w.ready("dstack-server-0", "10.0.0.1").release = "0.20.17"
+		w.settle()
+		Expect(args(w)).To(ContainElement("--default-permission=allow_non_admins_create_projects=false"))
+		Expect(args(w)).NotTo(ContainElement(ContainSubstring("secrets")))
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ReleaseTooOld: a server pod runs dstack 0.20.17, and " +
+			"spec.defaultPermissions.allowManagersManageSecrets needs 0.20.18 or later, so it is not set: upgrade dstack, or leave the field out"))
 	})
 })

@@ -58,6 +58,7 @@ func (r *DstackServerReconciler) askPolicyServers(ctx context.Context, p *pass) 
 		return status.Finding{}, err
 	}
 	answers := r.Prober.PolicyServers(ctx, addresses, manifests.PortDecisions, p.token)
+	p.policyServers = answers
 	finding, served := judgePolicyServers(answers, p.effective.Revision)
 	switch {
 	case served:

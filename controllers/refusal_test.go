@@ -8,6 +8,8 @@ import (
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -38,8 +40,8 @@ var _ = Describe("A workload that must not be written", func() {
 	}
 
 	DescribeTable("is left alone, and status says why and what to do",
-		func(golden string, server *testkit.Server, pod *testkit.ServerPod) {
-			w := stock(server, pod)
+		func(golden string, server *testkit.Server, pod *testkit.ServerPod, more ...client.Object) {
+			w := stock(server, pod, more...)
 			refused(w)
 			w.expectStatus(golden)
 		},
@@ -59,6 +61,15 @@ var _ = Describe("A workload that must not be written", func() {
 			testkit.MakeServer("main"), testkit.MakeServerPod().Env("WHERE", "x").
 				Volume("data", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv"}}).
 				Mount(corev1.VolumeMount{Name: "data", MountPath: "/root/.dstack/server", SubPathExpr: "$(WHERE)"})),
+		Entry("the server reads no config.yml, for a key of another object", "config-disabled-hidden",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFrom("settings"),
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings"}, Data: map[string]string{dstack.EnvConfigDisabled: ""}}),
+		Entry("the path of Python comes from another object", "python-path-hidden",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFrom("settings"),
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings"}, Data: map[string]string{dstack.EnvPythonPath: "/plugins"}}),
+		Entry("the server's directory comes from another object", "server-dir-hidden",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFrom("settings"),
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings"}, Data: map[string]string{dstack.EnvServerDir: "/srv"}}),
 		Entry("specs would go through a proxy", "proxy-in-the-way",
 			testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST), testkit.MakeServerPod().Data().Env("HTTP_PROXY", "http://proxy:3128")),
 		Entry("the server's directory is another one", "server-dir",
@@ -175,5 +186,41 @@ var _ = Describe("A conflict about the network mode", func() {
 		w.pass()
 		Expect(w.injected()).To(BeFalse())
 		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False InjectionFailed: "))
+	})
+})
+
+var _ = Describe("A variable that comes by envFrom", func() {
+	settings := func(data map[string]string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings"}, Data: data}
+	}
+
+	It("and that the operator decides about keeps the server from being called isolated, until it is gone", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFrom("settings"),
+			settings(map[string]string{dstack.EnvJobNetworkMode: "2", "OTHER": "x"}),
+			testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).AllowHostSSH().Obj())
+		w.bringUp()
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False SettingHidden: container server takes DSTACK_SERVER_JOB_NETWORK_MODE from " +
+			"key DSTACK_SERVER_JOB_NETWORK_MODE of ConfigMap settings by envFrom, and the operator decides about it: remove the key"))
+		Expect(w.condition("Stalled")).To(HavePrefix("Stalled=True SettingHidden"))
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"), "what is set in the container wins meanwhile")
+
+		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { delete(c.Data, dstack.EnvJobNetworkMode) })
+		w.settle()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=True "))
+	})
+
+	It("is found in a Secret too, behind a prefix, and its value is told to nobody", func() {
+		pod := testkit.MakeServerPod().Data().WithServer(func(c *corev1.Container) {
+			c.EnvFrom = []corev1.EnvFromSource{
+				{Prefix: "DSTACK_SERVER_", SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "hidden"}}},
+				{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}}},
+			}
+		})
+		w := stock(testkit.MakeServer("main"), pod, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "hidden"}, StringData: map[string]string{"SSHPROXY_ENFORCED": "hunter2"},
+		})
+		w.bringUp()
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False SettingHidden: container server takes DSTACK_SERVER_SSHPROXY_ENFORCED from " +
+			"key SSHPROXY_ENFORCED of Secret hidden by envFrom, and the operator decides about it: remove the key"))
 	})
 })

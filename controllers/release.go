@@ -74,6 +74,9 @@ func (r *DstackServerReconciler) finalize(ctx context.Context, p *pass) (done bo
 		return true, nil
 	}
 	rel := releaser{client: r.Client, applier: r.applier}
+	if manifests.Elsewhere(p.server) {
+		return r.finalizeElsewhere(ctx, p, rel)
+	}
 	owner, err := r.claimedBy(ctx, p.server)
 	if err != nil {
 		return false, err

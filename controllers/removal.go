@@ -240,7 +240,7 @@ func (r *DstackServerReconciler) runsBetween(ctx context.Context, p *pass, token
 		return nil, fmt.Errorf("the admin token is not usable: see Connected")
 	}
 	from, to := gap.RemovedAt.Add(-gapMargin), gap.RestoredAt.Add(gapMargin)
-	runs, _, err := r.Prober.Runs(ctx, p.readyAddresses(), int(apiPort(p.server)), token, dstack.RunsQuery{Since: from})
+	runs, _, err := r.Prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{Since: from})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -51,7 +52,7 @@ func (r *DstackServerReconciler) followRollout(ctx context.Context, p *pass, int
 	if err := r.noteProven(ctx, p, intent.Revision); err != nil {
 		return err
 	}
-	rollout := p.workload.ObserveRollout(p.pods)
+	rollout := r.observeRollout(p)
 	if p.facts.Revisions.Proven == "" {
 		why, after := r.firstFailure(p, rollout)
 		if why != "" {
@@ -70,6 +71,8 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 		return status.Stuck(v1alpha1.ReasonRolloutBlocked, rollout.Blocked)
 	case rollout.Failure.Pod != "":
 		return status.Stuck(v1alpha1.ReasonPodFailing, fmt.Sprintf("a pod with the settings fails, in %s", rollout.Failure.Message))
+	case rollout.Refusal.Message != "" && !rollout.Refusal.Retrying:
+		return status.Stuck(v1alpha1.ReasonPodRefused, fmt.Sprintf("the API server refuses a pod of %s with the settings in it: %s", p.workload, rollout.Refusal.Message))
 	case !rollout.Done:
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("waiting for the pods of %s to be replaced and ready", p.workload))
 	case running.PolicyPods < running.Pods:
@@ -81,6 +84,11 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 	case p.sshHeldBack():
 		return status.Waiting(v1alpha1.ReasonWaitingForSSHProxy,
 			"the server is told of the SSH proxy once that answers, because nobody could log in before: see SSHProxyReady")
+	}
+	for _, f := range []status.Finding{p.hiddenSetting(), p.releaseTooOld()} {
+		if f.Reason != "" {
+			return f
+		}
 	}
 	return status.OK(v1alpha1.ReasonApplied, fmt.Sprintf("all settings are in %s and in its %d pods", p.workload, running.Pods))
 }
@@ -107,6 +115,9 @@ func (r *DstackServerReconciler) firstFailure(p *pass, rollout workload.Rollout)
 	if f := rollout.Failure; f.Ours && !f.Retrying {
 		return f.Message, 0
 	}
+	if why := refusedForUs(p.workload, rollout.Refusal); why != "" {
+		return why, 0
+	}
 	if rollout.Done || rollout.Blocked != "" || p.workload.Replicas == 0 {
 		return "", 0
 	}
@@ -116,8 +127,13 @@ func (r *DstackServerReconciler) firstFailure(p *pass, rollout workload.Rollout)
 		return "", left
 	}
 	why = fmt.Sprintf("no pod with the settings was ready within %s", r.InjectionDeadline)
-	if rollout.Failure.Message != "" {
+	switch {
+	case rollout.Failure.Message != "":
 		why += "; " + rollout.Failure.Message
+	case rollout.Refusal.Message != "":
+		why += "; the API server refuses it: " + rollout.Refusal.Message
+	case !p.hasPodWithSettings():
+		why += fmt.Sprintf("; there is none at all, and kubectl -n %s describe %s %s tells why", p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name)
 	}
 	return why, 0
 }

@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 
@@ -25,26 +24,30 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 		p.wakeAfter(askLater)
 		return
 	}
-	addresses := p.readyAddresses()
+	addresses := p.addresses()
 	if len(addresses) == 0 {
 		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
 		p.facts.Release = p.server.Status.Release
 		return
 	}
-	port := apiPort(p.server)
-	answers := r.Prober.Servers(ctx, addresses, int(port), token)
+	port := p.apiPort()
+	answers := r.Prober.Servers(ctx, addresses, port, token)
 	p.facts.Connected, p.facts.Release = judgeServers(answers)
 	if !isTrue(p.facts.Connected) {
 		p.wakeAfter(askLater)
 	}
-	r.checkSSHTokens(ctx, p, int(port))
+	r.checkSSHTokens(ctx, p, port)
+	p.warnOfRelease()
+}
+
+func (p *pass) warnOfRelease() {
 	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
 		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
 	}
 }
 
-// readyAddresses are those of the server pods that answer.
-func (p *pass) readyAddresses() []string {
+// addresses are those of the server pods that can be asked.
+func (p *pass) addresses() []string {
 	var addresses []string
 	for i := range p.pods {
 		pod := &p.pods[i]
@@ -55,8 +58,13 @@ func (p *pass) readyAddresses() []string {
 	return addresses
 }
 
-// apiPort is the port of the server's API.
-func apiPort(s *v1alpha1.DstackServer) int32 { return cmp.Or(s.Spec.API.Port, dstack.DefaultPort) }
+// apiPort is the port of the API in each server pod.
+func (p *pass) apiPort() int {
+	if port := p.server.Spec.API.Port; port != 0 {
+		return int(port)
+	}
+	return dstack.DefaultPort
+}
 
 func isTrue(f status.Finding) bool { return f.Status == "True" }
 

@@ -18,8 +18,18 @@ import (
 // applySettings puts the settings into the user's workload, if nothing speaks
 // against it, and judges how far they have come.
 func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) error {
-	intent := r.intent(p)
+	planned := r.intent(p)
 	r.warnings(p)
+	if err := r.lookAtConfig(ctx, p); err != nil {
+		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return err
+	}
+	intent, approved, err := r.approve(ctx, p, planned)
+	if err != nil {
+		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return err
+	}
+	defer p.sayPending()
 	if f := p.refusal(intent); f.Reason != "" {
 		p.facts.Settings = f
 		return nil
@@ -27,6 +37,16 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	if p.workload.Injected() == nil && !p.policyReady {
 		p.facts.Settings = status.Waiting(v1alpha1.ReasonWaitingForPolicyServers,
 			"the server is told to ask the policy server once every replica of it is ready")
+		return nil
+	}
+	if !approved {
+		if f := r.proxyAwaited(p); f.Reason != "" {
+			p.facts.Settings, p.facts.Pending = f, nil // To be approved together.
+		}
+		return nil
+	}
+	if wait := r.holdBack(p, intent); wait.Reason != "" {
+		p.facts.Settings = wait
 		return nil
 	}
 	result, err := r.applier.Settings(ctx, intent)
@@ -46,6 +66,9 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		return nil
 	}
 	p.facts.Revisions.Applied, p.facts.Revisions.Rejected = intent.Revision, ""
+	if err := r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, intent)); err != nil {
+		return err
+	}
 	err = r.followRollout(ctx, p, intent)
 	// The plugin is in, so its pods are followed even where a variable beside it
 	// is in conflict; what stalls the pods themselves comes first.
@@ -55,12 +78,33 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	return err
 }
 
+// holdBack says what the settings wait for that will come by itself; an empty finding
+// means that they may be applied.
+func (r *DstackServerReconciler) holdBack(p *pass, intent manifests.Intent) status.Finding {
+	if f := r.proxyAwaited(p); f.Reason != "" {
+		return f
+	}
+	if f := r.unsettled(p, intent); f.Reason != "" {
+		return f
+	}
+	f := p.untold()
+	if f.Reason != "" {
+		p.wakeAfter(lookAgain)
+	}
+	return f
+}
+
 // intent is what the workload should carry.
 func (r *DstackServerReconciler) intent(p *pass) manifests.Intent {
-	return manifests.Settings(manifests.SettingsInput{
+	return manifests.Settings(r.settingsInput(p))
+}
+
+func (r *DstackServerReconciler) settingsInput(p *pass) manifests.SettingsInput {
+	return manifests.SettingsInput{
 		Server: p.server, Workload: p.workload, Container: p.container,
-		NetworkMode: p.effective.Plan.NetworkMode, SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
-	})
+		NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(),
+		SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
+	}
 }
 
 // judgeResult tells what kept settings from being applied.

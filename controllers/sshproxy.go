@@ -99,7 +99,7 @@ func (r *DstackServerReconciler) programSSHProxy(ctx context.Context, p *pass, w
 	if err := r.readHostKeys(ctx, p); err != nil {
 		return status.Finding{}, err
 	}
-	if len(p.workload.Selector.MatchExpressions) > 0 {
+	if pods := p.serverPods(); pods != nil && len(pods.MatchExpressions) > 0 {
 		return status.Stuck(v1alpha1.ReasonInvalidWorkload, fmt.Sprintf(
 			"%s selects its pods by matchExpressions, which no Service can: the SSH proxy would not reach them; use matchLabels alone, or spec.sshProxy.external", p.workload)), nil
 	}
@@ -128,7 +128,7 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 			o.Token, o.TokenID, p.ssh.behind = ref, earlier, true
 		}
 	}
-	for _, object := range manifests.SSHProxy(p.server, p.workload.Selector, o) {
+	for _, object := range manifests.SSHProxy(p.server, p.serverPods(), o) {
 		if err := r.applyObject(ctx, p.server.Namespace, object); err != nil {
 			return err
 		}
@@ -214,8 +214,9 @@ func (r *DstackServerReconciler) dropSSHProxy(ctx context.Context, p *pass) erro
 	if err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	told := p.workload.Template.Annotations[workload.AnnotationSSHToken]
-	if told != p.ssh.tokenID || workload.AnyReliesOnSSHProxy(p.pods, p.server.Name, p.ssh.tokenID) {
+	// Whether a server elsewhere relies on it nobody can see.
+	toldOther := p.workload != nil && p.workload.Template.Annotations[workload.AnnotationSSHToken] != p.ssh.tokenID
+	if toldOther || workload.AnyReliesOnSSHProxy(p.pods, p.server.Name, p.ssh.tokenID) {
 		p.wakeAfter(lookForPods)
 		return nil
 	}

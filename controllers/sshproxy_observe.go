@@ -47,7 +47,7 @@ func (p *pass) sshSettings() *manifests.SSHSettings {
 
 // toldOfSSHProxy is what the operator told the server of an SSH proxy before.
 func (p *pass) toldOfSSHProxy() (workload.SSHProxy, bool) {
-	if p.workload.Template.Annotations[workload.AnnotationSSHToken] == "" {
+	if p.workload == nil || p.workload.Template.Annotations[workload.AnnotationSSHToken] == "" {
 		return workload.SSHProxy{}, false
 	}
 	return workload.LiveSSHProxy(p.container)

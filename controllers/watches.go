@@ -26,7 +26,8 @@ const (
 	// indexServer finds the profiles of a server. The key is the server's name:
 	// both live in one namespace, by which every list is limited.
 	indexServer = "spec.serverRef.name"
-	// indexWorkload finds the DstackServers that name a workload, by KIND/NAME.
+	// indexWorkload finds the DstackServers that name a workload, by KIND/NAME, or a
+	// server that runs elsewhere, by its URL.
 	indexWorkload = "spec.workload"
 )
 
@@ -43,7 +44,12 @@ func SetupIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	})
 }
 
+// workloadKey is KIND/NAME of a server's workload, or the URL of one that runs
+// elsewhere.
 func workloadKey(s *v1alpha1.DstackServer) string {
+	if manifests.Elsewhere(s) {
+		return elsewhereKey(s.Spec.API.URL)
+	}
 	return string(s.Spec.Workload.Kind) + "/" + s.Spec.Workload.Name
 }
 
@@ -143,6 +149,9 @@ func (r *DstackServerReconciler) byPod(ctx context.Context, o client.Object) []r
 	requests := byLabel(ctx, o)
 	for i := range servers.Items {
 		s := &servers.Items[i]
+		if manifests.Elsewhere(s) {
+			continue
+		}
 		w, err := r.readWorkload(ctx, s)
 		if err != nil {
 			// Gone, or not in the cache yet: its own event will wake the server.

@@ -63,9 +63,17 @@ func newWorld(objects ...client.Object) *world {
 		Manifests:         manifests.Options{Image: "dstack-isolation:1", ServiceAccount: "isolation-policy-server"},
 		InjectionDeadline: deadline,
 	}
+	DeferCleanup(w.freeAddresses)
 	w.restart()
 	w.create(objects...)
 	return w
+}
+
+// freeAddresses deletes the world's Services: the API server has addresses for
+// some 250 of them.
+func (w *world) freeAddresses() {
+	GinkgoHelper()
+	Expect(api.Client.DeleteAllOf(context.Background(), &corev1.Service{}, client.InNamespace(w.ns))).To(Succeed())
 }
 
 // restart is what a restart of the manager does: all that it remembers is lost.

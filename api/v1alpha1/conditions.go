@@ -12,6 +12,10 @@ const (
 	// AnnotationApprove, set on a DstackServer to the revision of
 	// status.pendingChange, lets that change of settings be applied.
 	AnnotationApprove = Group + "/approve"
+	// AnnotationConfigNamesPlugin, set to "true" on a DstackServer, says that the
+	// server's config.yml names the plugin, where a volume is mounted at exactly its
+	// path that the operator cannot read. The pods check it when they start.
+	AnnotationConfigNamesPlugin = Group + "/config-names-plugin"
 	// AnnotationRetry, set to any new value on a DstackServer, tries settings again
 	// that were taken back because their first pod failed.
 	AnnotationRetry = Group + "/retry"
@@ -94,7 +98,7 @@ const (
 	// several and none is named. Set spec.workload.container.
 	ReasonContainerNotFound = "ContainerNotFound"
 	// ReasonWorkloadClaimed of a server: an older DstackServer names the same
-	// workload. Delete one of the two.
+	// workload, or the same spec.api.url. Delete one of the two.
 	ReasonWorkloadClaimed = "WorkloadClaimed"
 )
 
@@ -168,10 +172,12 @@ const (
 	// ReasonInvalidAddress: the load balancer has an address that dstack cannot
 	// use. Set spec.sshProxy.managed.address.
 	ReasonInvalidAddress = "InvalidAddress"
-	// ReasonTokenMismatch: a server pod has another token than the proxy's Secret.
+	// ReasonTokenMismatch: a server pod, or a process of a server that runs elsewhere,
+	// has another token than the proxy's Secret.
 	ReasonTokenMismatch = "TokenMismatch"
 	// ReasonNotEnforced: a server pod knows of no SSH proxy although it was told of
-	// one, so it lets users in past it.
+	// one, or a process of a server that runs elsewhere was not told yet, so it lets
+	// users in past it.
 	ReasonNotEnforced = "NotEnforced"
 )
 
@@ -183,14 +189,15 @@ const (
 	// ReasonApplied: all settings are in the workload and in every pod.
 	ReasonApplied = "Applied"
 	// ReasonWaitingForPolicyServers: the server is told to ask the policy server
-	// only when all replicas are ready.
+	// only when all replicas are ready, and gets a looser network mode only when
+	// all of them know of it.
 	ReasonWaitingForPolicyServers = "WaitingForPolicyServers"
 	// ReasonRolloutInProgress: pods with the settings are on their way.
 	ReasonRolloutInProgress = "RolloutInProgress"
 	// ReasonFieldConflict: another manager sets the same field to something else.
 	ReasonFieldConflict = "FieldConflict"
 	// ReasonConfigMountClash: a volume of the user's is mounted exactly where the
-	// merged config.yml would be.
+	// merged config.yml would be, and its file does not name the plugin itself.
 	ReasonConfigMountClash = "ConfigMountClash"
 	// ReasonWouldLoseDatabase: a restart would lose the server's database.
 	ReasonWouldLoseDatabase = "WouldLoseDatabase"
@@ -200,6 +207,9 @@ const (
 	// ReasonPodFailing: a pod with the settings fails; earlier ones worked, so the
 	// settings stay.
 	ReasonPodFailing = "PodFailing"
+	// ReasonPodRefused: the API server refuses the workload's pods with the settings
+	// in them, by a quota for example.
+	ReasonPodRefused = "PodRefused"
 	// ReasonRolloutBlocked: the workload is paused or its strategy keeps pods from
 	// being replaced.
 	ReasonRolloutBlocked = "RolloutBlocked"
@@ -219,7 +229,9 @@ const (
 	// another object by envFrom, where it is not seen.
 	ReasonSettingHidden = "SettingHidden"
 	// ReasonNotVisible: the server runs elsewhere (spec.api.url), so what its processes
-	// run with cannot be seen from here.
+	// run with cannot be seen from here. Put in place what ConfigMap
+	// isolation-manual-NAME shows. With Programmed and UnmatchedProjectsCovered too: the
+	// policy is served, and that every process asks for it cannot be seen.
 	ReasonNotVisible = "NotVisible"
 	// ReasonProxyInTheWay: specs would travel through an HTTP proxy.
 	ReasonProxyInTheWay = "ProxyInTheWay"

@@ -117,8 +117,8 @@ type DefaultPermissions struct {
 	AllowNonAdminsManageSSHFleets *bool `json:"allowNonAdminsManageSSHFleets,omitempty"`
 
 	// allowManagersManageSecrets lets managers of a project manage its secrets.
-	// dstack's default: true. It needs dstack 0.20.18 or later: older ones do not
-	// start with it.
+	// dstack's default: false. It needs dstack 0.20.18 or later: older ones do not
+	// start with it, so it is left out there.
 	//
 	// +optional
 	AllowManagersManageSecrets *bool `json:"allowManagersManageSecrets,omitempty"`
@@ -491,7 +491,8 @@ type RunningSettings struct {
 	PolicyPods int32 `json:"policyPods"`
 
 	// networkMode is the weakest network mode (2, then 1, then 3) of these pods.
-	// A pod whose mode cannot be known counts as 2.
+	// A pod whose mode cannot be known counts as 2. A weaker mode that new pods
+	// have or are about to get counts before the first of them is there.
 	//
 	// +optional
 	NetworkMode NetworkMode `json:"networkMode,omitempty"`
@@ -792,7 +793,9 @@ type DstackServerStatus struct {
 
 	// manualPatch is what the workload's manifest must contain when spec.injection
 	// is Manual, as a strategic merge patch in YAML. It is empty while all of it is
-	// in place. The ConfigMap isolation-manual-NAME always holds it.
+	// in place, and for a server that runs elsewhere. The ConfigMap
+	// isolation-manual-NAME always holds it; for a server elsewhere its key README says
+	// what to do there.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=16384

@@ -480,7 +480,8 @@ const (
 	// names.
 	StandingEnforced Standing = "Enforced"
 	// StandingPending: it will be enforced once the settings or the policy that
-	// it needs have arrived everywhere.
+	// it needs have arrived everywhere; or that they have cannot be seen, since the
+	// server runs elsewhere.
 	StandingPending Standing = "Pending"
 	// StandingBypassable: what the control denies is refused, but another path,
 	// which the message names, leads to the same thing.

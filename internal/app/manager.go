@@ -153,6 +153,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, o ManagerOptions) error {
 	server := controllers.NewDstackServerReconciler(controllers.Config{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Resolver: resolver, Prober: observe.New(nil),
 		Recorder: recorder, Clock: now, Plugin: inject.PluginFiles(), InjectionDeadline: o.InjectionDeadline,
+		Settle: controllers.DefaultSettle, ProxyPatience: controllers.DefaultProxyPatience,
 		Manifests: manifests.Options{Image: o.Image, ImagePullPolicy: corev1.PullPolicy(o.ImagePullPolicy), ServiceAccount: o.ServiceAccount},
 	})
 	profile := controllers.NewIsolationProfileReconciler(mgr.GetClient(), resolver, recorder, now)

@@ -109,6 +109,11 @@ func ownerOf(w *workload.Workload, container, name string) string {
 	return ""
 }
 
+// OwnsVariable tells whether a variable of a container is the operator's.
+func OwnsVariable(w *workload.Workload, container, name string) bool {
+	return ownsItem(w, container, name)
+}
+
 // ownsItem tells whether an env item is the operator's, whoever has set its
 // value since.
 func ownsItem(w *workload.Workload, container, name string) bool {

@@ -10,6 +10,12 @@ const (
 	// EnvJobNetworkMode is an integer, 1 to 3; unset means 2, anything else stops
 	// the server at its start.
 	EnvJobNetworkMode = "DSTACK_SERVER_JOB_NETWORK_MODE"
+	// EnvForbidDstackInRuns, present with any value, refuses runs with dstack: true
+	// when they are submitted.
+	EnvForbidDstackInRuns = "DSTACK_FORBID_DSTACK_IN_RUNS"
+	// EnvForbidServicesWithoutGateway, present with any value, refuses services of
+	// projects that have no gateway when they are submitted.
+	EnvForbidServicesWithoutGateway = "DSTACK_FORBID_SERVICES_WITHOUT_GATEWAY"
 	// EnvConfigDisabled, present with any value, keeps the server from reading
 	// its config.yml, so that it loads no plugin.
 	EnvConfigDisabled = "DSTACK_SERVER_CONFIG_DISABLED"
@@ -31,6 +37,9 @@ const (
 	EnvToken = "DSTACK_ISOLATION_TOKEN"
 	// EnvServer is NAMESPACE/NAME of the DstackServer, for messages.
 	EnvServer = "DSTACK_ISOLATION_SERVER"
+	// EnvCAFile names a PEM file of the authority behind an https EnvPolicyURL;
+	// unset means the system's own.
+	EnvCAFile = "DSTACK_ISOLATION_CA_FILE"
 	// EnvPythonPath is Python's own search path; the plugin is found on it.
 	EnvPythonPath = "PYTHONPATH"
 )
@@ -51,6 +60,17 @@ const (
 	DefaultServerDir = "/root/.dstack/server"
 	// DefaultPort is the port of dstack's image.
 	DefaultPort = 3000
+)
+
+// Keys of default_permissions in dstack's config.yml, with dstack's own default.
+const (
+	// PermissionCreateProjects: true.
+	PermissionCreateProjects = "allow_non_admins_create_projects"
+	// PermissionManageSSHFleets: true.
+	PermissionManageSSHFleets = "allow_non_admins_manage_ssh_fleets"
+	// PermissionManageSecrets: false. Known from FirstSecretsPermission on; older
+	// releases do not start with it.
+	PermissionManageSecrets = "allow_managers_manage_secrets"
 )
 
 // Values of EnvJobNetworkMode.

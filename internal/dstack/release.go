@@ -14,6 +14,12 @@ const (
 	// FirstGuardedRelease is the first in which every way to create a run asks the
 	// plugins; before, POST /api/project/NAME/runs/submit did not.
 	FirstGuardedRelease = "0.21.0"
+	// FirstSecretsPermission is the first that knows PermissionManageSecrets.
+	FirstSecretsPermission = "0.20.18"
+	// FirstContainerSSHRelease is the first in which an enforced SSH proxy also keeps
+	// users' keys out of jobs on backends that run containers without dstack's agent,
+	// such as kubernetes and runpod.
+	FirstContainerSSHRelease = "0.21.4"
 )
 
 // releasePattern is a version as PyPI has it: numbers, a suffix that makes it
@@ -57,6 +63,13 @@ func Supported(release string) error {
 		return fmt.Errorf("dstack %s is older than %s, the oldest release that is supported: upgrade dstack", release, OldestRelease)
 	}
 	return nil
+}
+
+// Before tells whether a release is certainly older than another one. A
+// development build, and what is not understood, is not.
+func Before(release, than string) bool {
+	v, ok := parse(release)
+	return ok && v.before(than)
 }
 
 // AsksAlways tells whether every way to create a run asks the plugins in this

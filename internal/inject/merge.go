@@ -45,7 +45,7 @@ func Merge(src []byte, plugin string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	merged := slices.Concat(before.bom, before.text[:change.start], []byte(change.text), before.text[change.end:])
+	merged := before.with(change)
 	after, err := readConfig(merged)
 	if err != nil || !after.isPlus(before, plugin) {
 		return nil, before.unusual(before.root, plugin)
@@ -84,20 +84,28 @@ func (c *config) addition(plugin string) (edit, error) {
 
 // newKey puts "plugins" before the first key of the file.
 func (c *config) newKey(plugin string) (edit, error) {
+	e, ok := c.firstKey(keyPlugins, c.flowList(plugin))
+	if !ok {
+		at := c.root
+		if c.root.Style&yaml.FlowStyle == 0 {
+			at = c.root.Content[0]
+		}
+		return edit{}, c.unusual(at, plugin)
+	}
+	return e, nil
+}
+
+// firstKey puts a key before the first one of the file; false when it cannot be
+// told for certain where that is.
+func (c *config) firstKey(name, value string) (edit, bool) {
 	if c.root.Style&yaml.FlowStyle != 0 {
 		brace := c.offset(c.root)
-		if !c.startsWith(brace, "{") {
-			return edit{}, c.unusual(c.root, plugin)
-		}
-		return edit{brace + 1, brace + 1, quote(keyPlugins) + ": " + c.flowList(plugin) + ", "}, nil
+		return edit{brace + 1, brace + 1, quote(name) + ": " + value + ", "}, c.startsWith(brace, "{")
 	}
 	first := c.root.Content[0]
 	indent, ok := c.indentation(first)
-	if !ok {
-		return edit{}, c.unusual(first, plugin)
-	}
 	start := c.offset(first)
-	return edit{start, start, keyPlugins + ": " + c.flowList(plugin) + c.lineBreak() + indent}, nil
+	return edit{start, start, name + ": " + value + c.lineBreak() + indent}, ok
 }
 
 func (c *config) insteadOfNull(value *yaml.Node, plugin string) (edit, error) {
@@ -156,18 +164,7 @@ func (c *config) isPlus(before *config, plugin string) bool {
 	if !slices.Equal(c.names, append([]string{plugin}, before.names...)) {
 		return false
 	}
-	return sameNode(c.root, before.root) && slices.EqualFunc(c.others(), before.others(), sameTree)
-}
-
-// others are keys and values of the file's mapping but for "plugins".
-func (c *config) others() []*yaml.Node {
-	var nodes []*yaml.Node
-	for i := 0; i+1 < len(c.root.Content); i += 2 {
-		if !isKey(c.root.Content[i], keyPlugins) {
-			nodes = append(nodes, c.root.Content[i], c.root.Content[i+1])
-		}
-	}
-	return nodes
+	return sameNode(c.root, before.root) && slices.EqualFunc(but(c.root, keyPlugins), but(before.root, keyPlugins), sameTree)
 }
 
 // sameTree compares all that has a meaning. Aliases are equal by name: anchors are

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +30,14 @@ type Options struct {
 	// Target is where the merged copy goes, in a folder that exists. It is mounted
 	// over config.yml of the server container.
 	Target string
+	// Check is the user's config.yml where it is mounted at exactly its path, so
+	// that no copy can go over it: it is only looked at, and Source and Target are
+	// empty.
+	Check string
 	// Plugin is the name to add: dstack.PluginPython or dstack.PluginREST.
 	Plugin string
+	// Permissions are what default_permissions of the copy must say.
+	Permissions Permissions
 	// PolicyURL is the base URL of the policy server, and Token what the Python
 	// plugin will authenticate with; the REST plugin has none.
 	PolicyURL, Token string
@@ -61,11 +69,20 @@ func run(ctx context.Context, o Options) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
+	if o.Check != "" {
+		if err := checkFile(o); err != nil {
+			return err
+		}
+		return checkPolicy(ctx, o)
+	}
 	source, err := readSource(o)
 	if err != nil {
 		return err
 	}
 	merged, err := Merge(source.content, o.Plugin)
+	if err == nil {
+		merged, err = Permit(merged, o.Permissions)
+	}
 	if err != nil {
 		return fmt.Errorf("%s cannot be used: %w. Nothing was changed", o.Source, err)
 	}
@@ -77,6 +94,9 @@ func run(ctx context.Context, o Options) error {
 		from = "a minimal config.yml"
 	}
 	o.printf("Wrote %s: %s with plugin %s", o.Target, from, o.Plugin)
+	for _, key := range slices.Sorted(maps.Keys(o.Permissions)) {
+		o.printf("Set %s.%s to %t", keyPermissions, key, o.Permissions[key])
+	}
 	return checkPolicy(ctx, o)
 }
 
@@ -100,13 +120,8 @@ func checkPolicy(ctx context.Context, o Options) error {
 }
 
 func (o Options) validate() error {
-	for _, path := range []string{o.Source, o.Target} {
-		if !filepath.IsAbs(path) && (path == o.Target || path != "") {
-			return fmt.Errorf("source and target must be absolute paths, %q is none", path)
-		}
-	}
-	if o.Source != "" && isSameFile(o.Source, o.Target) {
-		return errors.New("source and target must be two files: the user's config.yml is never written over")
+	if err := o.validatePaths(); err != nil {
+		return err
 	}
 	if o.Plugin != dstack.PluginPython && o.Plugin != dstack.PluginREST {
 		return fmt.Errorf("plugin must be %s or %s, not %q", dstack.PluginPython, dstack.PluginREST, o.Plugin)
@@ -117,6 +132,27 @@ func (o Options) validate() error {
 	if !isBaseURL(o.PolicyURL) {
 		// Not quoted: it might have a password in it.
 		return errors.New("policy URL must be http://HOST:PORT or https://HOST:PORT, without user, query and fragment")
+	}
+	return nil
+}
+
+func (o Options) validatePaths() error {
+	if o.Check != "" {
+		if o.Source != "" || o.Target != "" {
+			return errors.New("a file that is only checked has no source and no target")
+		}
+		if !filepath.IsAbs(o.Check) {
+			return fmt.Errorf("the file to check must be an absolute path, %q is none", o.Check)
+		}
+		return nil
+	}
+	for _, path := range []string{o.Source, o.Target} {
+		if !filepath.IsAbs(path) && (path == o.Target || path != "") {
+			return fmt.Errorf("source and target must be absolute paths, %q is none", path)
+		}
+	}
+	if o.Source != "" && isSameFile(o.Source, o.Target) {
+		return errors.New("source and target must be two files: the user's config.yml is never written over")
 	}
 	return nil
 }

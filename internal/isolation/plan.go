@@ -16,6 +16,9 @@ type Plan struct {
 	// SSHProxy is true when the server is to have an SSH proxy, and SSHEnforced
 	// when that is to be the only way in: a policy that enforces denies hostSSH.
 	SSHProxy, SSHEnforced bool
+	// Forbidden are the controls that dstack itself is told to deny in all projects:
+	// every policy that enforces denies them and no exception lifts them.
+	Forbidden []Control
 	// loosest and strictest are the policies that keep the mode from being
 	// stricter or looser; nil if there is no such policy.
 	loosest, strictest *Profile
@@ -60,6 +63,11 @@ func plan(e *Effective, sshProxy bool, now time.Time) Plan {
 		p.lookSSH(e.Unmatched)
 	}
 	p.look(e.Unmatched, unmatched)
+	for _, c := range forbiddable {
+		if e.allDeny(c, now) {
+			p.Forbidden = append(p.Forbidden, c)
+		}
+	}
 	switch {
 	case p.allDenied:
 		p.NetworkMode = v1alpha1.NetworkModeBridge
@@ -69,6 +77,24 @@ func plan(e *Effective, sshProxy bool, now time.Time) Plan {
 		p.NetworkMode = v1alpha1.NetworkModeHostForDistributed
 	}
 	return p.Plan
+}
+
+// forbiddable are the controls that dstack can be told to deny in all projects,
+// by a variable whose presence counts.
+var forbiddable = []Control{ServerAccess, ServicesWithoutGateway}
+
+// allDeny tells whether every policy that enforces denies the control and none
+// lifts it for anybody. unmatchedProjects in audit mode denies nothing.
+func (e *Effective) allDeny(c Control, now time.Time) bool {
+	denies := func(p *Profile) bool {
+		return !p.Values[c].Equal(c.Loosest()) && !p.mayLift(c, now)
+	}
+	for _, p := range e.Profiles {
+		if p.Enforce && !denies(p) {
+			return false
+		}
+	}
+	return e.Unmatched.Enforce && denies(e.Unmatched)
 }
 
 // planner gathers the values that count.
@@ -112,6 +138,20 @@ func plannedHostNetwork(p *Profile, now time.Time) string {
 	return mode
 }
 
+// WhyNetworkMode says what the network mode follows from.
+func (p Plan) WhyNetworkMode() string {
+	switch {
+	case p.NetworkMode == v1alpha1.NetworkModeBridge:
+		return "mode 3, because every policy of the server that enforces denies hostNetwork"
+	case p.NetworkMode == v1alpha1.NetworkModeHostWhenPossible:
+		return "mode 2, which is dstack's own, because no policy that enforces denies hostNetwork"
+	case p.strictest == nil || p.loosest == nil || p.strictest == p.loosest:
+		return "mode 1, because hostNetwork is left to tasks of more than one node"
+	default:
+		return fmt.Sprintf("mode 1, because %s asks for hostNetwork %s and %s leaves more", p.strictest.Ref, p.strictest.Values[HostNetwork].Mode, p.loosest.Ref)
+	}
+}
+
 // Effect is one way in which the plan differs from what a profile asks for.
 type Effect struct {
 	Control Control
@@ -121,10 +161,33 @@ type Effect struct {
 // Gained tells where the plan is stricter than the profile asks, and because of
 // whom.
 func (e *Effective) Gained(p *Profile) []Effect {
+	var gained []Effect
+	if message := e.gainedNetwork(p); message != "" {
+		gained = append(gained, Effect{HostNetwork, message})
+	}
+	for _, c := range e.Plan.Forbidden {
+		if p.Enforce && !p.Values[c].Equal(c.Loosest()) {
+			continue
+		}
+		gained = append(gained, Effect{c, fmt.Sprintf(
+			"%s, because every policy of the server that enforces denies %s, so dstack itself is told to refuse it in all projects",
+			gainedByForbidding[c], c.Name())})
+	}
+	return gained
+}
+
+// gainedByForbidding says what a control takes from projects that did not ask for
+// it.
+var gainedByForbidding = map[Control]string{
+	ServerAccess:           "runs with dstack: true are refused",
+	ServicesWithoutGateway: "services that need no gateway are refused",
+}
+
+func (e *Effective) gainedNetwork(p *Profile) string {
 	mode := e.Plan.NetworkMode
 	because := e.Plan.strictest
 	if because == nil || because == p {
-		return nil
+		return ""
 	}
 	var what string
 	switch asked := p.Values[HostNetwork].Mode; {
@@ -133,11 +196,11 @@ func (e *Effective) Gained(p *Profile) []Effect {
 	case asked != ModeDenied && mode == v1alpha1.NetworkModeBridge:
 		what = "no job gets the host network"
 	default:
-		return nil
+		return ""
 	}
-	return []Effect{{HostNetwork, fmt.Sprintf(
+	return fmt.Sprintf(
 		"%s, because the whole server has one network mode and %s asks for hostNetwork %s",
-		what, because.Ref, because.Values[HostNetwork].Mode)}}
+		what, because.Ref, because.Values[HostNetwork].Mode)
 }
 
 // Lost tells which wish of the profile the plan cannot meet, and because of

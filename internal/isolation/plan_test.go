@@ -1,6 +1,7 @@
 package isolation
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -91,10 +92,9 @@ func TestPlan(t *testing.T) {
 				all := map[string]string{}
 				for _, p := range append(e.Profiles, e.Unmatched) {
 					for _, effect := range of(p) {
-						if effect.Control != HostNetwork {
-							t.Errorf("an effect on %s", effect.Control.Name())
+						if effect.Control == HostNetwork {
+							all[p.Name] = effect.Message
 						}
-						all[p.Name] = effect.Message
 					}
 				}
 				return all
@@ -104,6 +104,54 @@ func TestPlan(t *testing.T) {
 			}
 			if diff := cmp.Diff(orEmpty(tc.lost), effects(e.Lost)); diff != "" {
 				t.Errorf("lost (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestForbidden(t *testing.T) {
+	restricted, watching := newServer("Restricted"), newServer("Restricted")
+	watching.Spec.UnmatchedProjects.Enforcement = v1alpha1.EnforcementAudit
+	allowed := override(v1alpha1.Controls{ServerAccess: "Allowed"})
+	const because = ", because every policy of the server that enforces denies %, so dstack itself is told to refuse it in all projects"
+	access := "runs with dstack: true are refused" + strings.ReplaceAll(because, "%", "serverAccess")
+	gateway := "services that need no gateway are refused" + strings.ReplaceAll(because, "%", "servicesWithoutGateway")
+	tests := map[string]struct {
+		server   *v1alpha1.DstackServer
+		profiles []v1alpha1.IsolationProfile
+		want     []Control
+		// gained by profile "a".
+		gained []string
+	}{
+		"nobody denies":         {server: newServer("Open")},
+		"unmatched denies":      {server: restricted, want: []Control{ServerAccess, ServicesWithoutGateway}},
+		"unmatched only audits": {server: watching, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted")}},
+		"unmatched allows":      {server: newServer("Baseline"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted")}},
+		"all deny":              {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Dedicated")}, want: []Control{ServerAccess, ServicesWithoutGateway}},
+		"one allows one":        {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", allowed)}, want: []Control{ServicesWithoutGateway}},
+		"one allows all":        {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Baseline")}},
+		"an audit has no say":   {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Open", audited)}, want: []Control{ServerAccess, ServicesWithoutGateway}, gained: []string{access, gateway}},
+		"an audit that denies":  {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited)}, want: []Control{ServerAccess, ServicesWithoutGateway}, gained: []string{access, gateway}},
+		"exception":             {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", noon.Add(1), "serverAccess"))}, want: []Control{ServicesWithoutGateway}},
+		"exception that ended":  {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", noon, "serverAccess"))}, want: []Control{ServerAccess, ServicesWithoutGateway}},
+		"exception of an audit": {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited, except("x", "ada", time.Time{}, "serverAccess"))}, want: []Control{ServerAccess, ServicesWithoutGateway}, gained: []string{access, gateway}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			e := resolve(tc.server, tc.profiles...)
+			if diff := cmp.Diff(tc.want, e.Plan.Forbidden); diff != "" {
+				t.Errorf("forbidden (-want +got):\n%s", diff)
+			}
+			var gained []string
+			if p := e.Profile("a"); p != nil {
+				for _, effect := range e.Gained(p) {
+					if effect.Control != HostNetwork {
+						gained = append(gained, effect.Message)
+					}
+				}
+			}
+			if diff := cmp.Diff(tc.gained, gained); diff != "" {
+				t.Errorf("gained (-want +got):\n%s", diff)
 			}
 		})
 	}

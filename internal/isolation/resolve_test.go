@@ -1,6 +1,7 @@
 package isolation
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -317,7 +318,7 @@ func TestOfOtherServers(t *testing.T) {
 	elsewhere := newProfile("elsewhere", "Dedicated")
 	elsewhere.Namespace = "default"
 	with, without := resolve(newServer("Open"), other, elsewhere), resolve(newServer("Open"))
-	if len(with.Profiles) != 0 || with.Revision != without.Revision || with.Plan != (Plan{NetworkMode: 2, loosest: with.Unmatched}) {
+	if len(with.Profiles) != 0 || with.Revision != without.Revision || !reflect.DeepEqual(with.Plan, Plan{NetworkMode: 2, loosest: with.Unmatched}) {
 		t.Errorf("%d profiles, plan %+v", len(with.Profiles), with.Plan)
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/testkit"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -45,6 +46,9 @@ type world struct {
 	pod      *testkit.ServerPod
 	stateful bool
 	mode     v1alpha1.NetworkMode
+	// forbidden and permissions are what dstack itself is told to refuse.
+	forbidden   []isolation.Control
+	permissions map[string]bool
 	// whole adds the policy server and what belongs to it.
 	whole bool
 	// ssh is what the server is told of an SSH proxy; a managed one is added.
@@ -86,13 +90,18 @@ func (w world) input(t *testing.T) manifests.SettingsInput {
 	if mode == 0 {
 		mode = v1alpha1.NetworkModeHostWhenPossible
 	}
-	return manifests.SettingsInput{Server: w.obj(), Workload: live, Container: c, NetworkMode: mode, SSH: w.ssh, Files: files, Options: options}
+	return manifests.SettingsInput{Server: w.obj(), Workload: live, Container: c, NetworkMode: mode, Forbidden: w.forbidden, Permissions: w.permissions, SSH: w.ssh, Files: files, Options: options}
 }
 
 // objects are all that is applied in the case.
 func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 	t.Helper()
 	var all []runtime.ApplyConfiguration
+	if s := w.obj(); manifests.Elsewhere(s) {
+		for _, o := range manifests.PolicyServer(s, nil, options) {
+			all = append(all, o.Config)
+		}
+	}
 	if w.whole {
 		s := w.obj()
 		own := append(manifests.PolicyServer(s, w.workload().Selector, options), manifests.Plugin(s, files), manifests.State(s, "5e771465"))
@@ -105,6 +114,9 @@ func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 			all = append(all, o.Config)
 		}
 	}
+	if manifests.Elsewhere(w.obj()) {
+		return append(all, w.shown())
+	}
 	return append(all, manifests.Settings(w.input(t)).Config())
 }
 
@@ -116,6 +128,19 @@ func security(c, pod *bool, cUser, podUser *int64) *testkit.ServerPod {
 	})
 }
 
+// exactly is a server whose config.yml is a ConfigMap's.
+func exactly(subPath string) *testkit.ServerPod {
+	return testkit.MakeServerPod().Data().
+		Volume("config", corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "dstack"}}}).
+		Mount(corev1.VolumeMount{Name: "config", MountPath: "/root/.dstack/server/config.yml", SubPath: subPath})
+}
+
+func asksFor(requests, limits corev1.ResourceList) *testkit.ServerPod {
+	return testkit.MakeServerPod().Data().WithServer(func(c *corev1.Container) {
+		c.Resources = corev1.ResourceRequirements{Requests: requests, Limits: limits}
+	})
+}
+
 func claimAt(m corev1.VolumeMount) *testkit.ServerPod {
 	m.Name = "home"
 	return testkit.MakeServerPod().Volume("home", corev1.VolumeSource{
@@ -124,8 +149,17 @@ func claimAt(m corev1.VolumeMount) *testkit.ServerPod {
 }
 
 var worlds = map[string]world{
+	"told-to-refuse": {
+		mode: 3, forbidden: []isolation.Control{isolation.ServerAccess, isolation.ServicesWithoutGateway},
+		permissions: map[string]bool{dstack.PermissionCreateProjects: false, dstack.PermissionManageSSHFleets: true},
+	},
 	"python": {whole: true, mode: 3},
-	"rest":   {whole: true, server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST)},
+	"elsewhere": {
+		server: testkit.MakeServer("main").Elsewhere().SSHProxy(v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}), ssh: told(true), mode: 3,
+		permissions: map[string]bool{dstack.PermissionCreateProjects: false, dstack.PermissionManageSecrets: true},
+	},
+	"elsewhere-at-least": {server: testkit.MakeServer("main").Elsewhere(), mode: 2},
+	"rest":               {whole: true, server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST)},
 	"policy-server-options": {whole: true, server: withPlugin(v1alpha1.PolicyPlugin{
 		Replicas: 5, ImagePullSecrets: []v1alpha1.LocalObjectReference{{Name: "registry"}},
 		Resources: &v1alpha1.ResourceRequirements{Requests: quantities("cpu", "1"), Limits: quantities("memory", "1Gi")},
@@ -148,6 +182,9 @@ var worlds = map[string]world{
 	"statefulset":                             {stateful: true, mode: 1},
 	"read-only-mount-with-subpath":            {pod: claimAt(corev1.VolumeMount{MountPath: "/root", SubPath: "home/dstack", ReadOnly: true})},
 	"no-volume":                               {pod: testkit.MakeServerPod()},
+	"config-mounted-exactly":                  {pod: exactly("config.yml")},
+	"config-mounted-exactly-rest":             {server: testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST), stateful: true, pod: exactly("etc/dstack.yml")},
+	"fewer-resources":                         {pod: asksFor(corev1.ResourceList{"cpu": resource.MustParse("5m")}, corev1.ResourceList{"cpu": resource.MustParse("200m"), "memory": resource.MustParse("100Mi")})},
 	"another-server-dir":                      {server: testkit.MakeServer("main").ServerDir("/srv/dstack"), pod: claimAt(corev1.VolumeMount{MountPath: "/srv"})},
 	"network-mode-1":                          {mode: 1},
 	"network-mode-2":                          {mode: 2},
@@ -236,7 +273,7 @@ func TestGoldenFilesHoldEveryVariableAndContainer(t *testing.T) {
 	names := []string{
 		dstack.EnvJobNetworkMode, dstack.EnvPluginServiceURI, dstack.EnvPolicyURL, dstack.EnvToken, dstack.EnvServer, dstack.EnvPythonPath,
 		dstack.EnvSSHProxyAPIToken, dstack.EnvSSHProxyAPIURL, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced, "ssh-proxy",
-		"ISOLATION_PROVEN", workload.InjectContainer, "policy-server",
+		dstack.EnvForbidDstackInRuns, dstack.EnvForbidServicesWithoutGateway, "ISOLATION_PROVEN", workload.InjectContainer, "policy-server",
 	}
 	for _, name := range names {
 		if !strings.Contains(all.String(), "name: "+name+"\n") {

@@ -74,23 +74,26 @@ func policyDisruptionBudget(s *v1alpha1.DstackServer) *policyv1ac.PodDisruptionB
 }
 
 // policyNetworkPolicy lets the server's pods and the manager ask for decisions.
-// Health and metrics hold no secrets and stay open to probes and scrapers.
+// Health and metrics hold no secrets and stay open to probes and scrapers. Where a
+// server elsewhere comes from nobody knows here, so that anybody may ask for its
+// policy server, which answers nothing without the token.
 func policyNetworkPolicy(s *v1alpha1.DstackServer, serverPods *metav1.LabelSelector) *networkingv1ac.NetworkPolicyApplyConfiguration {
 	managerPods := metav1ac.LabelSelector().WithMatchLabels(map[string]string{
 		LabelName: AppName, LabelComponent: ComponentManager,
 	})
+	asked := networkingv1ac.NetworkPolicyIngressRule().WithPorts(networkingv1ac.NetworkPolicyPort().
+		WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromString("decisions")))
+	if !Elsewhere(s) {
+		asked.WithFrom(
+			networkingv1ac.NetworkPolicyPeer().WithPodSelector(selector(serverPods)),
+			networkingv1ac.NetworkPolicyPeer().WithPodSelector(managerPods))
+	}
 	return networkingv1ac.NetworkPolicy(PolicyServerName(s.Name), s.Namespace).
 		WithLabels(Labels(s)).
 		WithSpec(networkingv1ac.NetworkPolicySpec().
 			WithPodSelector(metav1ac.LabelSelector().WithMatchLabels(SelectorLabels(s.Name))).
 			WithPolicyTypes("Ingress").
-			WithIngress(
-				networkingv1ac.NetworkPolicyIngressRule().
-					WithFrom(
-						networkingv1ac.NetworkPolicyPeer().WithPodSelector(selector(serverPods)),
-						networkingv1ac.NetworkPolicyPeer().WithPodSelector(managerPods)).
-					WithPorts(networkingv1ac.NetworkPolicyPort().
-						WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromString("decisions"))),
+			WithIngress(asked,
 				networkingv1ac.NetworkPolicyIngressRule().
 					WithPorts(networkingv1ac.NetworkPolicyPort().
 						WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromString("health")))))

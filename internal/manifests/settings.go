@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
@@ -23,10 +26,21 @@ type SettingsInput struct {
 	Workload    *workload.Workload
 	Container   *corev1.Container
 	NetworkMode v1alpha1.NetworkMode
+	// Forbidden are the controls that dstack itself denies in all projects.
+	Forbidden []isolation.Control
+	// Permissions are what default_permissions of the server's config.yml must say.
+	Permissions map[string]bool
 	// SSH is what the server is told of its SSH proxy; nil for nothing.
 	SSH     *SSHSettings
 	Files   PluginFiles
 	Options Options
+}
+
+// forbidding are the variables whose presence has dstack deny a control in all
+// projects.
+var forbidding = map[isolation.Control]string{
+	isolation.ServerAccess:           dstack.EnvForbidDstackInRuns,
+	isolation.ServicesWithoutGateway: dstack.EnvForbidServicesWithoutGateway,
 }
 
 // Settings builds what the operator sets in the user's workload. The image and
@@ -40,18 +54,26 @@ func Settings(in SettingsInput) Intent {
 	if in.NetworkMode != v1alpha1.NetworkModeHostWhenPossible {
 		i.Settings = append(i.Settings, envVar(dstack.EnvJobNetworkMode, strconv.Itoa(int(in.NetworkMode))))
 	}
+	for _, c := range in.Forbidden {
+		i.Settings = append(i.Settings, envVar(forbidding[c], "1"))
+	}
 	if in.SSH != nil {
 		i.SSH, i.SSHTokenID = sshVariables(in.SSH), in.SSH.TokenID
 	}
-	i.Plugin = pluginPart(in, pin{image: "IMAGE", plugin: "PLUGIN"})
+	i.Plugin = pluginPart(in, unpinned)
 	i.Revision = i.digest()
+	i.Plugin = pluginPart(in, in.version(i.Revision))
+	return i
+}
 
+// version is what settings of a revision are made with: what the workload has, if it
+// has them already, else what this build brings.
+func (in SettingsInput) version(revision string) pin {
 	version := pin{in.Options.Image, PluginConfigMapName(in.Server.Name, in.Files), pluginItems(in.Files)}
-	if in.Workload.SettingsRevision() == i.Revision {
+	if in.Workload.SettingsRevision() == revision {
 		version = livePin(in.Workload, version)
 	}
-	i.Plugin = pluginPart(in, version)
-	return i
+	return version
 }
 
 // pin is the version of the operator that a pod template is made with: the
@@ -126,23 +148,19 @@ func sshVariables(s *SSHSettings) []*corev1ac.EnvVarApplyConfiguration {
 // together do the parts work.
 func pluginPart(in SettingsInput, version pin) *PluginPart {
 	s := in.Server
-	part := &PluginPart{
-		Volumes: []*corev1ac.VolumeApplyConfiguration{
-			corev1ac.Volume().WithName(ConfigVolume).WithEmptyDir(corev1ac.EmptyDirVolumeSource().
-				WithSizeLimit(resource.MustParse("8Mi"))),
-		},
-		Mounts: []*corev1ac.VolumeMountApplyConfiguration{
-			corev1ac.VolumeMount().WithName(ConfigVolume).WithReadOnly(true).
-				WithMountPath(path.Join(ServerDir(s), dstack.ConfigFile)).WithSubPath(dstack.ConfigFile),
-		},
-		Init: injectContainer(in, version.image),
+	part := &PluginPart{Init: injectContainer(in, version.image)}
+	if !configOf(in).Clash {
+		part.Volumes = append(part.Volumes, corev1ac.Volume().WithName(ConfigVolume).
+			WithEmptyDir(corev1ac.EmptyDirVolumeSource().WithSizeLimit(resource.MustParse("8Mi"))))
+		part.Mounts = append(part.Mounts, corev1ac.VolumeMount().WithName(ConfigVolume).WithReadOnly(true).
+			WithMountPath(path.Join(ServerDir(s), dstack.ConfigFile)).WithSubPath(dstack.ConfigFile))
 	}
 	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
 		part.Env = append(part.Env, envVar(dstack.EnvPluginServiceURI, PolicyURL(s.Namespace, s.Name)))
 		return part
 	}
 	part.Env = append(part.Env,
-		envVar(dstack.EnvPolicyURL, PolicyURL(s.Namespace, s.Name)),
+		envVar(dstack.EnvPolicyURL, policyURL(s)),
 		envVar(dstack.EnvServer, s.Namespace+"/"+s.Name),
 		secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
 	if !pythonPathIsUsers(in.Container) {
@@ -165,27 +183,23 @@ func pythonPathIsUsers(c *corev1.Container) bool {
 
 func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyConfiguration {
 	s := in.Server
-	source := workload.FindConfig(in.Container, ServerDir(s), ConfigVolume)
+	file, mounts := configArguments(in)
 	args := []string{
-		"inject",
-		"--target=" + path.Join(injectTargetDir, dstack.ConfigFile),
-		"--plugin=" + pluginName(s),
+		"inject", file[0],
+		"--plugin=" + PluginName(s),
 		"--policy-url=" + PolicyURL(s.Namespace, s.Name),
 		"--proven-env=" + envProven,
+	}
+	for _, key := range slices.Sorted(maps.Keys(in.Permissions)) {
+		args = append(args, fmt.Sprintf("--default-permission=%s=%t", key, in.Permissions[key]))
 	}
 	c := corev1ac.Container().
 		WithName(workload.InjectContainer).
 		WithImage(image).
 		WithTerminationMessagePolicy(corev1.TerminationMessageReadFile).
-		WithResources(corev1ac.ResourceRequirements().
-			WithRequests(corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi"),
-			}).
-			WithLimits(corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
-			})).
+		WithResources(injectResources(in.Container)).
 		WithSecurityContext(injectSecurity(in)).
-		WithVolumeMounts(corev1ac.VolumeMount().WithName(ConfigVolume).WithMountPath(injectTargetDir)).
+		WithVolumeMounts(mounts...).
 		WithEnv(corev1ac.EnvVar().WithName(envProven).WithValueFrom(corev1ac.EnvVarSource().
 			WithConfigMapKeyRef(corev1ac.ConfigMapKeySelector().WithName(StateName(s.Name)).WithKey(ProvenKey).WithOptional(true))))
 	if in.Options.ImagePullPolicy != "" {
@@ -194,21 +208,11 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 	if s.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST {
 		c.WithEnv(secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
 	}
-	if m := source.Mount; m != nil && !source.Clash {
-		args = append(args, "--source="+path.Join(injectSourceDir, source.Path))
-		mount := corev1ac.VolumeMount().WithName(m.Name).WithMountPath(injectSourceDir)
-		if m.SubPath != "" {
-			mount.WithSubPath(m.SubPath)
-		}
-		if m.ReadOnly {
-			mount.WithReadOnly(true)
-		}
-		c.WithVolumeMounts(mount)
-	}
-	return c.WithArgs(args...)
+	return c.WithArgs(append(args, file[1:]...)...)
 }
 
-func pluginName(s *v1alpha1.DstackServer) string {
+// PluginName is the plugin that config.yml must name.
+func PluginName(s *v1alpha1.DstackServer) string {
 	if s.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
 		return dstack.PluginREST
 	}

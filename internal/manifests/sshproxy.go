@@ -94,16 +94,27 @@ func refOr(ref *v1alpha1.SecretKeyReference, own v1alpha1.SecretKeyReference) v1
 }
 
 // SSHProxy builds a managed SSH proxy and what belongs to it. serverPods selects
-// the dstack server's pods.
+// the dstack server's pods; a server elsewhere has none and is asked by its URL.
 func SSHProxy(s *v1alpha1.DstackServer, serverPods *metav1.LabelSelector, o SSHProxyOptions) []Object {
 	name := SSHProxyName(s.Name)
-	return []Object{
-		{"Service", ServerServiceName(s.Name), serverService(s, serverPods)},
+	objects := []Object{
 		{"Service", name, sshService(s)},
 		{"NetworkPolicy", name, sshNetworkPolicy(s)},
 		{"PodDisruptionBudget", name, sshDisruptionBudget(s)},
 		{"Deployment", name, sshDeployment(s, o)},
 	}
+	if Elsewhere(s) {
+		return objects
+	}
+	return append([]Object{{"Service", ServerServiceName(s.Name), serverService(s, serverPods)}}, objects...)
+}
+
+// serverURL is where the SSH proxy asks the dstack server.
+func serverURL(s *v1alpha1.DstackServer) string {
+	if Elsewhere(s) {
+		return s.Spec.API.URL
+	}
+	return fmt.Sprintf("http://%s.%s.svc:%d", ServerServiceName(s.Name), s.Namespace, cmp.Or(s.Spec.API.Port, dstack.DefaultPort))
 }
 
 func serverService(s *v1alpha1.DstackServer, serverPods *metav1.LabelSelector) *corev1ac.ServiceApplyConfiguration {
@@ -201,7 +212,6 @@ func sshDeployment(s *v1alpha1.DstackServer, o SSHProxyOptions) *appsv1ac.Deploy
 // comes any more.
 func sshContainer(s *v1alpha1.DstackServer, o SSHProxyOptions) *corev1ac.ContainerApplyConfiguration {
 	m := s.Spec.SSHProxy.Managed
-	port := cmp.Or(s.Spec.API.Port, dstack.DefaultPort)
 	tcp := func() *corev1ac.ProbeApplyConfiguration {
 		return corev1ac.Probe().WithTimeoutSeconds(2).
 			WithTCPSocket(corev1ac.TCPSocketAction().WithPort(intstr.FromString("ssh")))
@@ -212,7 +222,7 @@ func sshContainer(s *v1alpha1.DstackServer, o SSHProxyOptions) *corev1ac.Contain
 		WithArgs("--host-key="+path.Join(hostKeysDir, SSHHostKeysKey), fmt.Sprintf("--port=%d", dstack.SSHProxyPort)).
 		WithEnv(
 			secretEnvVar(dstack.EnvSSHProxyAPIToken, o.Token.Name, o.Token.Key),
-			envVar(dstack.EnvSSHProxyAPIURL, fmt.Sprintf("http://%s.%s.svc:%d", ServerServiceName(s.Name), s.Namespace, port))).
+			envVar(dstack.EnvSSHProxyAPIURL, serverURL(s))).
 		WithPorts(corev1ac.ContainerPort().WithName("ssh").WithContainerPort(dstack.SSHProxyPort).WithProtocol(corev1.ProtocolTCP)).
 		WithReadinessProbe(tcp().WithPeriodSeconds(2).WithFailureThreshold(2)).
 		WithLivenessProbe(tcp().WithPeriodSeconds(10).WithFailureThreshold(6).WithInitialDelaySeconds(5)).

@@ -5,6 +5,7 @@ package observe
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 )
 
@@ -56,6 +58,9 @@ func New(dial Dialer) *Prober {
 type PolicyServer struct {
 	// Revision it decides by, and Version, the build of the operator.
 	Revision, Version string
+	// NetworkMode is what it takes the server's pods to run with; 0 if it does not
+	// know, which it takes for the loosest.
+	NetworkMode v1alpha1.NetworkMode
 	// Err is why it did not say.
 	Err error
 }
@@ -85,8 +90,9 @@ func (p *Prober) policyServer(ctx context.Context, base, token string) PolicySer
 		return PolicyServer{Err: fmt.Errorf("answered with status %d", res.StatusCode)}
 	}
 	var answer struct {
-		Revision string `json:"revision"`
-		Version  string `json:"version"`
+		Revision    string               `json:"revision"`
+		Version     string               `json:"version"`
+		NetworkMode v1alpha1.NetworkMode `json:"networkMode"`
 	}
 	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&answer); err != nil {
 		return PolicyServer{Err: plain(fmt.Errorf("read the answer: %w", err))}
@@ -94,7 +100,7 @@ func (p *Prober) policyServer(ctx context.Context, base, token string) PolicySer
 	if answer.Revision == "" {
 		return PolicyServer{Err: errors.New("named no revision")}
 	}
-	return PolicyServer{Revision: answer.Revision, Version: answer.Version}
+	return PolicyServer{Revision: answer.Revision, Version: answer.Version, NetworkMode: answer.NetworkMode}
 }
 
 // Server is what one dstack server process says of itself.
@@ -179,9 +185,16 @@ func plain(err error) error {
 	var lookup *net.DNSError
 	var system syscall.Errno
 	var request *url.Error
+	var certificate *tls.CertificateVerificationError
+	var noTLS tls.RecordHeaderError
+	var alert tls.AlertError
 	switch {
 	case errors.As(err, &timedOut) && timedOut.Timeout():
 		return errors.New("did not answer in time")
+	case errors.As(err, &certificate):
+		return errors.New("has a TLS certificate that is not trusted here for this name")
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &noTLS), errors.As(err, &alert):
+		return errors.New("did not answer in TLS")
 	case errors.Is(err, context.Canceled):
 		return errors.New("was not waited for")
 	case errors.As(err, &lookup):

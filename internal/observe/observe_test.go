@@ -52,18 +52,19 @@ func TestPolicyServers(t *testing.T) {
 		want    observe.PolicyServer
 		wantErr string
 	}{
-		"its revision":    {answer: say(200, `{"revision": "3f9c2a10", "version": "v1", "server": "dstack/main", "generations": {}}`), want: observe.PolicyServer{Revision: "3f9c2a10", Version: "v1"}},
-		"no version":      {answer: say(200, `{"revision": "3f9c2a10"}`), want: observe.PolicyServer{Revision: "3f9c2a10"}},
-		"no revision":     {answer: say(200, `{"version": "v1"}`), wantErr: "named no revision"},
-		"an empty one":    {answer: say(200, `{"revision": ""}`), wantErr: "named no revision"},
-		"the wrong token": {answer: say(401, `{"error": "`+token+`"}`), wantErr: "answered with status 401"},
-		"not ready":       {answer: say(503, `{"error": "not synced"}`), wantErr: "answered with status 503"},
-		"a web page":      {answer: say(200, "<html>"), wantErr: "read the answer: invalid character '<' looking for beginning of value"},
-		"nothing":         {answer: say(200, ""), wantErr: "read the answer: EOF"},
-		"half":            {answer: say(200, `{"revision": "3f`), wantErr: "read the answer: unexpected EOF"},
-		"wrong types":     {answer: say(200, `{"revision": 7}`), wantErr: "read the answer: json: cannot unmarshal number into Go struct field .revision of type string"},
-		"a huge answer":   {answer: say(200, `{"revision": "`+strings.Repeat("a", 100<<10)+`"}`), wantErr: "read the answer: unexpected EOF"},
-		"huge headers":    {answer: hugeHeaders, wantErr: "did not answer in HTTP"},
+		"its revision":     {answer: say(200, `{"revision": "3f9c2a10", "version": "v1", "server": "dstack/main", "generations": {}}`), want: observe.PolicyServer{Revision: "3f9c2a10", Version: "v1"}},
+		"its network mode": {answer: say(200, `{"revision": "3f9c2a10", "networkMode": 3}`), want: observe.PolicyServer{Revision: "3f9c2a10", NetworkMode: 3}},
+		"no version":       {answer: say(200, `{"revision": "3f9c2a10"}`), want: observe.PolicyServer{Revision: "3f9c2a10"}},
+		"no revision":      {answer: say(200, `{"version": "v1"}`), wantErr: "named no revision"},
+		"an empty one":     {answer: say(200, `{"revision": ""}`), wantErr: "named no revision"},
+		"the wrong token":  {answer: say(401, `{"error": "`+token+`"}`), wantErr: "answered with status 401"},
+		"not ready":        {answer: say(503, `{"error": "not synced"}`), wantErr: "answered with status 503"},
+		"a web page":       {answer: say(200, "<html>"), wantErr: "read the answer: invalid character '<' looking for beginning of value"},
+		"nothing":          {answer: say(200, ""), wantErr: "read the answer: EOF"},
+		"half":             {answer: say(200, `{"revision": "3f`), wantErr: "read the answer: unexpected EOF"},
+		"wrong types":      {answer: say(200, `{"revision": 7}`), wantErr: "read the answer: json: cannot unmarshal number into Go struct field .revision of type string"},
+		"a huge answer":    {answer: say(200, `{"revision": "`+strings.Repeat("a", 100<<10)+`"}`), wantErr: "read the answer: unexpected EOF"},
+		"huge headers":     {answer: hugeHeaders, wantErr: "did not answer in HTTP"},
 		"a redirect": {answer: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://elsewhere.example.com", http.StatusFound)
 		}, wantErr: "answered with status 302"},

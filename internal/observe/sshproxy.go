@@ -106,12 +106,7 @@ type SSHProxyToken struct {
 func (p *Prober) SSHProxyTokens(ctx context.Context, addresses []string, port int, token string) []SSHProxyToken {
 	answers := make([]SSHProxyToken, len(addresses))
 	each(ctx, addresses, func(ctx context.Context, i int, address string) {
-		c := &dstack.Client{HTTP: p.http, BaseURL: baseURL(address, port)}
-		state, err := c.CheckSSHProxyToken(ctx, token)
-		if err != nil {
-			err = plain(err)
-		}
-		answers[i] = SSHProxyToken{State: state, Err: err}
+		answers[i] = p.sshProxyToken(ctx, baseURL(address, port), token)
 	})
 	return answers
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/policy"
 )
@@ -286,6 +287,9 @@ type Revision struct {
 	Server string `json:"server"`
 	// Generations of the objects that the policy was resolved from.
 	Generations Generations `json:"generations"`
+	// NetworkMode is what the dstack server's pods are taken to run with; absent
+	// while it is not known, which counts as the loosest.
+	NetworkMode v1alpha1.NetworkMode `json:"networkMode,omitempty"`
 	// Kept tells why the last known policy is kept; empty for the present one.
 	Kept string `json:"kept,omitempty"`
 }
@@ -306,6 +310,7 @@ func (s *Server) serveRevision(w http.ResponseWriter, r *http.Request) {
 	answer := Revision{
 		Revision: snapshot.revision(), Version: s.options.Version, Server: snapshot.Server.String(),
 		Generations: Generations{Server: snapshot.ServerGeneration}, Kept: string(snapshot.Stale),
+		NetworkMode: snapshot.Running.NetworkMode,
 	}
 	if r.URL.Query().Has("profiles") && snapshot.Effective != nil {
 		answer.Generations.Profiles = map[string]int64{}

@@ -315,7 +315,7 @@ func TestRevision(t *testing.T) {
 	s.publish(snapshot)
 	revision := snapshot.Effective.Revision
 	w := s.get(s.decisionHandler(), dstack.PathRevision)
-	want := `{"revision":"` + revision + `","version":"v1.2.3","server":"dstack/main","generations":{"server":7}}` + "\n"
+	want := `{"revision":"` + revision + `","version":"v1.2.3","server":"dstack/main","generations":{"server":7},"networkMode":3}` + "\n"
 	if w.Body.String() != want || w.Header().Get("Content-Type") != "application/json" {
 		t.Errorf("got %s", w.Body)
 	}

@@ -52,6 +52,9 @@ func pending() Finding { return Unknown(v1alpha1.ReasonPending, "not looked at y
 
 func (f Finding) isTrue() bool { return f.Status == metav1.ConditionTrue }
 
+// outOfSight tells that something cannot be seen from here, now or later.
+func (f Finding) outOfSight() bool { return f.Reason == v1alpha1.ReasonNotVisible }
+
 // orPending fills an empty finding.
 func (f Finding) orPending() Finding {
 	if f.Reason == "" {
@@ -70,13 +73,13 @@ type row struct {
 
 // conditions builds the whole list: the given rows, then Ready, Reconciling and
 // Stalled, which follow from them. The first row that is not True speaks for
-// Ready.
+// Ready; one that no waiting will make visible only when no other does, and then
+// nothing is under way.
 func conditions(rows []row, ready string, generation int64, previous []metav1.Condition, now time.Time) []metav1.Condition {
 	summary := OK(v1alpha1.ReasonReady, ready)
 	for _, r := range rows {
-		if !r.finding.isTrue() {
+		if !r.finding.isTrue() && (summary.isTrue() || summary.outOfSight() && !r.finding.outOfSight()) {
 			summary = r.finding
-			break
 		}
 	}
 	stalled := Finding{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSucceeded, Message: "nobody has to act"}
@@ -87,7 +90,7 @@ func conditions(rows []row, ready string, generation int64, previous []metav1.Co
 		}
 	}
 	reconciling := Finding{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSucceeded, Message: "nothing is under way"}
-	if !summary.isTrue() && stalled.Status != metav1.ConditionTrue {
+	if !summary.isTrue() && !summary.outOfSight() && stalled.Status != metav1.ConditionTrue {
 		reconciling = Finding{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonProgressing, Message: summary.Message}
 	}
 	rows = append(rows,

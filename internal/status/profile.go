@@ -26,6 +26,9 @@ type View struct {
 	CatchingUp bool
 	// Proven is true once a server pod became ready with the settings.
 	Proven bool
+	// Elsewhere is true for a server whose pods cannot be seen: then nothing is
+	// known of what they run with.
+	Elsewhere bool
 	// SettingsStalled is true when the server's settings wait for somebody.
 	SettingsStalled bool
 	// SSHProxy is what the server's condition says of the SSH proxy.
@@ -38,7 +41,7 @@ type View struct {
 // ViewOf reads the view of a server from its own status, as the DstackServer's
 // reconciler wrote it.
 func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
-	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != ""}
+	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != "", Elsewhere: runsElsewhere(s)}
 	if s.Status.PolicyRevision.Served == e.Revision {
 		v.Served = e.Revision
 	}
@@ -75,7 +78,9 @@ func stalls(reason string) bool {
 	switch reason {
 	case v1alpha1.ReasonFieldConflict, v1alpha1.ReasonConfigMountClash, v1alpha1.ReasonWouldLoseDatabase,
 		v1alpha1.ReasonInjectionFailed, v1alpha1.ReasonRolloutBlocked, v1alpha1.ReasonProxyInTheWay,
-		v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing, v1alpha1.ReasonManualStepNeeded:
+		v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing,
+		v1alpha1.ReasonPodRefused, v1alpha1.ReasonManualStepNeeded,
+		v1alpha1.ReasonWaitingForApproval, v1alpha1.ReasonSettingHidden, v1alpha1.ReasonReleaseTooOld:
 		return true
 	default:
 		return false
@@ -154,6 +159,15 @@ func programmed(p *isolation.Profile, v View) Finding {
 	if v.Served != v.Effective.Revision {
 		return Waiting(v1alpha1.ReasonPolicyServersNotReady, "waiting for every policy server to decide by policy revision "+v.Effective.Revision)
 	}
+	if v.Elsewhere {
+		return v.notVisible()
+	}
+	return v.asked(p)
+}
+
+// asked tells whether the server's pods ask for a policy that is served, and run
+// with the settings that it needs.
+func (v View) asked(p *isolation.Profile) Finding {
 	r := v.Running
 	switch {
 	case r == nil || r.Pods == 0:
@@ -186,6 +200,8 @@ func (v View) sshAwaited() string {
 	switch {
 	case v.SSHProxy.Reason == v1alpha1.ReasonNotEnforced:
 		return v.SSHProxy.Message
+	case v.Elsewhere:
+		return "it cannot be seen from here that the SSH proxy is the only way in"
 	case v.Running == nil || v.Running.SSHEnforcedPods < v.Running.Pods:
 		return "not every server pod has the SSH proxy as the only way in"
 	}
@@ -216,7 +232,7 @@ func (v View) orSSH(p *isolation.Profile, f Finding) Finding {
 func alreadyServed(obj *v1alpha1.IsolationProfile, p *isolation.Profile, v View) bool {
 	return v.CatchingUp && p.Generation == obj.Status.ObservedGeneration &&
 		slices.ContainsFunc(obj.Status.Conditions, func(c metav1.Condition) bool {
-			return c.Type == v1alpha1.ConditionProgrammed && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation
+			return c.Type == v1alpha1.ConditionProgrammed && (c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonNotVisible) && c.ObservedGeneration == p.Generation
 		})
 }
 

@@ -36,6 +36,8 @@ type ServerFacts struct {
 	// SSH is what users must know of the SSH proxy; nil without one.
 	SSH      *v1alpha1.SSHProxyStatus
 	Injected []v1alpha1.InjectedItem
+	// Pending is a change of settings that waits for approval; nil for none.
+	Pending *v1alpha1.PendingChange
 	// LastRemoval of settings by somebody else; nil if there was none.
 	LastRemoval *v1alpha1.Removal
 	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
@@ -53,6 +55,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		SettingsRevision:   f.Revisions,
 		Injected:           boundedItems(f.Injected),
 		ManualPatch:        f.ManualPatch,
+		PendingChange:      f.Pending,
 		Warnings:           bounded(f.Warnings),
 		LastRemoval:        f.LastRemoval,
 	}
@@ -61,7 +64,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		out.Profiles = int32(min(len(e.Profiles), 1<<30))
 		out.PlannedNetworkMode = e.Plan.NetworkMode
 		out.PolicyRevision = v1alpha1.PolicyRevisions{Desired: e.Revision, Served: f.Served}
-		unmatched = covered(e, f)
+		unmatched = covered(s, e, f)
 	}
 	rows := []row{
 		{v1alpha1.ConditionAccepted, f.Accepted.orPending()},
@@ -84,7 +87,7 @@ func ready(f ServerFacts) string {
 }
 
 // covered tells how the policy for projects that no profile names stands.
-func covered(e *isolation.Effective, f ServerFacts) Finding {
+func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Finding {
 	if len(e.Unmatched.Problems) > 0 {
 		return Stuck(v1alpha1.ReasonInvalidSpec, problems(e.Unmatched.Problems))
 	}
@@ -97,7 +100,7 @@ func covered(e *isolation.Effective, f ServerFacts) Finding {
 	}
 	view := View{
 		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "",
-		SettingsStalled: f.Settings.Stalled, SSHProxy: f.SSHProxy.orPending(),
+		SettingsStalled: f.Settings.Stalled, SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
 	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {

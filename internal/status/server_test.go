@@ -151,6 +151,7 @@ func TestViewOf(t *testing.T) {
 	stuck := []string{
 		v1alpha1.ReasonFieldConflict, v1alpha1.ReasonConfigMountClash, v1alpha1.ReasonWouldLoseDatabase, v1alpha1.ReasonInjectionFailed,
 		v1alpha1.ReasonRolloutBlocked, v1alpha1.ReasonProxyInTheWay, v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonInvalidWorkload, v1alpha1.ReasonPodFailing,
+		v1alpha1.ReasonPodRefused,
 	}
 	for _, reason := range stuck {
 		f := goodFacts(e)

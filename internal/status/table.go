@@ -99,6 +99,9 @@ func (t *table) standing(c isolation.Control) (v1alpha1.Standing, string) {
 	if ways := t.waysAround(c); len(ways) > 0 {
 		return v1alpha1.StandingBypassable, strings.Join(ways, "; ")
 	}
+	if t.view.Elsewhere {
+		return v1alpha1.StandingPending, askedByNobodySeen
+	}
 	return v1alpha1.StandingEnforced, ""
 }
 
@@ -120,6 +123,8 @@ func (v View) awaited() string {
 	switch {
 	case v.Served != v.Effective.Revision:
 		return "waiting for every policy server to decide by it"
+	case v.Elsewhere:
+		return "" // What cannot be seen is not awaited; it counts as the weakest.
 	case v.Running == nil || v.Running.Pods == 0:
 		return "no pod of the dstack server runs"
 	case v.Running.PolicyPods < v.Running.Pods:

@@ -81,7 +81,21 @@ func restrictedServer() *testkit.Server {
 var profileCases = map[string]profileCase{
 	"restricted on bridge": {server: restrictedServer(), profile: restricted("research")},
 	"open":                 {profile: open("research")},
-	"host ssh denied":      {server: restrictedServer(), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1)},
+	"elsewhere":            {server: restrictedServer().Elsewhere(), profile: restricted("research"), change: elsewhere},
+	"elsewhere audit":      {server: restrictedServer().Elsewhere(), profile: restricted("research").Audit(), change: elsewhere},
+	"elsewhere not served": {server: restrictedServer().Elsewhere(), profile: restricted("research"), change: func(v *ours.View) { elsewhere(v); v.Served = "" }},
+	"elsewhere with the proxy": {
+		server: restrictedServer().Elsewhere().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: elsewhere,
+	},
+	"elsewhere without the token": {
+		server: restrictedServer().Elsewhere().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
+		change: func(v *ours.View) {
+			elsewhere(v)
+			v.SSHProxy = ours.Stuck(v1alpha1.ReasonNotEnforced, "the server knows of no SSH proxy")
+		},
+	},
+	"host ssh denied": {server: restrictedServer(), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1)},
 	"host ssh denied by the proxy": {
 		server: restrictedServer().SSHProxy(managed()), profile: testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).Generation(1),
 		change: func(v *ours.View) { v.Running.SSHEnforcedPods = 2 },
@@ -255,7 +269,9 @@ func TestProfileToTheLetter(t *testing.T) {
 				tc.change(&view)
 			}
 			got := ours.Profile(tc.profile.Obj(), view, now)
-			checkConditions(t, got.Conditions, profileConditions, 1)
+			if !view.Elsewhere { // Of what is not visible, none of the three is True.
+				checkConditions(t, got.Conditions, profileConditions, 1)
+			}
 			golden(t, name, text(got))
 		})
 	}
@@ -321,6 +337,7 @@ func TestNothingIsEnforcedOnMissingFacts(t *testing.T) {
 		"no pods":            func(v *ours.View) { v.Running = &v1alpha1.RunningSettings{} },
 		"pods that only run": func(v *ours.View) { v.Running = &v1alpha1.RunningSettings{Pods: 1, NetworkMode: 3} },
 		"not proven":         func(v *ours.View) { v.Proven = false },
+		"elsewhere":          elsewhere,
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := goodView(e)

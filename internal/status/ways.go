@@ -43,7 +43,9 @@ var liftedToHost = []isolation.Control{
 // a host.
 func waysToHost(policy *isolation.Policy, v View) []way {
 	var ways []way
-	if network, ok := hostNetworkLeft(policy, v.Running.NetworkMode); ok {
+	if v.Elsewhere {
+		ways = append(ways, networkNotSeen())
+	} else if network, ok := hostNetworkLeft(policy, v.Running.NetworkMode); ok {
 		ways = append(ways, network)
 	}
 	// Where the SSH proxy is the only way in, it is so for all projects.

@@ -88,14 +88,15 @@ func NewScheme() *runtime.Scheme {
 	return s
 }
 
-// repositoryRoot is the first directory above the test's own that holds go.mod.
+// repositoryRoot is the first directory above the test's own that holds PROJECT:
+// go.mod stands above the tests of other modules too.
 func repositoryRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "PROJECT")); err == nil {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)

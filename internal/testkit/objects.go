@@ -70,6 +70,18 @@ func (b *Server) Workload(kind v1alpha1.WorkloadKind, name string) *Server {
 	return b
 }
 
+// Elsewhere makes it one of a server that runs elsewhere, at https://dstack.example.com,
+// and reaches the policy server at https://policy.example.com.
+func (b *Server) Elsewhere() *Server {
+	b.o.Spec.Workload = v1alpha1.WorkloadReference{}
+	b.o.Spec.API.URL, b.o.Spec.PolicyPlugin.URL = "https://dstack.example.com", "https://policy.example.com"
+	b.o.Spec.Injection = v1alpha1.InjectionManual
+	return b
+}
+
+// With changes the rest of the spec.
+func (b *Server) With(change func(*v1alpha1.DstackServerSpec)) *Server { change(&b.o.Spec); return b }
+
 // Container sets spec.workload.container.
 func (b *Server) Container(name string) *Server { b.o.Spec.Workload.Container = name; return b }
 

@@ -17,7 +17,8 @@ type ConfigSource struct {
 	// Path of the file below the mount, such as "server/config.yml".
 	Path string
 	// Clash is true when a volume of the user's is mounted at exactly the path of
-	// config.yml.
+	// config.yml, so that no copy can be mounted over it. MountedFile tells where
+	// the file comes from.
 	Clash bool
 }
 

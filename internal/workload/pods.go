@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +39,7 @@ func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningS
 		r.Pods++
 		mode := v1alpha1.NetworkMode(dstack.NetworkModeHostWhenPossible)
 		if c != nil {
-			mode = networkMode(c)
+			mode = NetworkMode(c)
 			if SSHEnforced(c) {
 				r.SSHEnforcedPods++
 			}
@@ -61,7 +60,9 @@ func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningS
 	return r
 }
 
-func networkMode(c *corev1.Container) v1alpha1.NetworkMode {
+// NetworkMode is what a container's dstack runs with. One that cannot be known
+// counts as the loosest.
+func NetworkMode(c *corev1.Container) v1alpha1.NetworkMode {
 	v := Lookup(c, dstack.EnvJobNetworkMode)
 	if !v.Known || !v.Set {
 		return dstack.NetworkModeHostWhenPossible
@@ -74,12 +75,11 @@ func networkMode(c *corev1.Container) v1alpha1.NetworkMode {
 }
 
 // delivery tells in which way a pod asks the policy server; "" when it does
-// not. dstack loads a plugin only when its config.yml names it, so the merged
-// copy must be mounted too.
+// not. dstack loads a plugin only when its config.yml names it, so that must be
+// the merged copy or a file that was checked.
 func delivery(pod *corev1.Pod, c *corev1.Container, at Endpoint) v1alpha1.Delivery {
-	file := path.Join(at.ServerDir, dstack.ConfigFile)
 	inject := findContainer(pod.Spec.InitContainers, InjectContainer)
-	if inject == nil || !mounts(c, at.ConfigVolume, file) || Lookup(c, dstack.EnvConfigDisabled).Set {
+	if inject == nil || !namesPlugin(c, inject, at) || Lookup(c, dstack.EnvConfigDisabled).Set {
 		return ""
 	}
 	pythonPath := Lookup(c, dstack.EnvPythonPath)

@@ -16,6 +16,8 @@ type Rollout struct {
 	Blocked string
 	// Failure is the first pod's own reason why it does not become ready.
 	Failure Failure
+	// Refusal is why the API server makes no pod of the current template.
+	Refusal Refusal
 }
 
 // Failure is why a pod with the current settings does not start.
@@ -51,6 +53,9 @@ func (w *Workload) ObserveRollout(pods []corev1.Pod) Rollout {
 	r.Done = current && behind == 0 && w.updatedReplicas == w.Replicas && w.statusReplicas == w.Replicas && w.readyReplicas == w.Replicas
 	if behind > 0 {
 		r.Blocked = w.Blocked()
+	}
+	if current && !r.Done {
+		r.Refusal = w.refusal
 	}
 	return r
 }

@@ -43,6 +43,7 @@ type Workload struct {
 	statusReplicas     int32
 	updatedReplicas    int32
 	readyReplicas      int32
+	refusal            Refusal
 }
 
 // FromDeployment views a Deployment.
@@ -52,6 +53,7 @@ func FromDeployment(d *appsv1.Deployment) *Workload {
 		Replicas: orOne(d.Spec.Replicas), Strategy: string(d.Spec.Strategy.Type), Paused: d.Spec.Paused,
 		observedGeneration: d.Status.ObservedGeneration, statusReplicas: d.Status.Replicas,
 		updatedReplicas: d.Status.UpdatedReplicas, readyReplicas: d.Status.ReadyReplicas,
+		refusal: refusalOf(d),
 	}
 	return w
 }

@@ -262,7 +262,7 @@ func pathRejections(reject func(path string) rejection) []rejection {
 }
 
 var _ = Describe("Rules of the CustomResourceDefinitions", func() {
-	rules := slices.Concat(rules, profileRuleCases)
+	rules := slices.Concat(rules, profileRuleCases, elsewhereRuleCases)
 	for _, rule := range rules {
 		Describe(rule.kind+" "+rule.path, func() {
 			var before client.Object

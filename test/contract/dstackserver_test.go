@@ -25,6 +25,10 @@ type dstackServer struct {
 	plugin string
 	// networkMode of the server; empty leaves the variable away.
 	networkMode string
+	// forbids sets the variables with which dstack itself refuses.
+	forbids bool
+	// permissions are what the operator says of default_permissions.
+	permissions []string
 	// config is the user's own config.yml; empty when there is none yet.
 	config string
 	policy *policyServer
@@ -91,8 +95,14 @@ func (s *dstackServer) prepareConfig(ctx context.Context) error {
 	if s.plugin == "" {
 		return nil
 	}
-	out, err := runInject(ctx, s.policy.token, "--source", s.userConfig(), "--target", filepath.Join(s.serverDir(), dstack.ConfigFile),
-		"--plugin", s.plugin, "--policy-url", s.policyURL())
+	args := []string{
+		"--source", s.userConfig(), "--target", filepath.Join(s.serverDir(), dstack.ConfigFile),
+		"--plugin", s.plugin, "--policy-url", s.policyURL(),
+	}
+	for _, permission := range s.permissions {
+		args = append(args, "--default-permission", permission)
+	}
+	out, err := runInject(ctx, s.policy.token, args...)
 	_, _ = s.inject.Write([]byte(out))
 	if err != nil {
 		return fmt.Errorf("init container of %s: %w: %s", s.name, err, out)
@@ -162,6 +172,9 @@ func (s *dstackServer) environment() []string {
 	}
 	if s.networkMode != "" {
 		env = append(env, dstack.EnvJobNetworkMode+"="+s.networkMode)
+	}
+	if s.forbids {
+		env = append(env, dstack.EnvForbidDstackInRuns+"=1", dstack.EnvForbidServicesWithoutGateway+"=1")
 	}
 	return env
 }

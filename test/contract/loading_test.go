@@ -53,6 +53,14 @@ var _ = Describe("Loading", func() {
 		Expect(os.ReadFile(filepath.Join(s.serverDir(), dstack.ConfigFile))).To(ContainSubstring("plugins: [\"rest_plugin\"]\nprojects: []\n"))
 	})
 
+	It("takes over the permissions that are asked for", func() {
+		s := servers.dstack[withREST]
+		Expect(s.inject.raw(0)).To(ContainSubstring("Set default_permissions.allow_managers_manage_secrets to true\nSet default_permissions.allow_non_admins_create_projects to false\n"))
+		got, err := s.members[member].post("/api/projects/create", map[string]string{"project_name": "own"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(got.status).To(Equal(http.StatusForbidden), got.String())
+	})
+
 	It("does not come to a first start with a token that the policy server does not accept", func(ctx context.Context) {
 		target := filepath.Join(GinkgoT().TempDir(), dstack.ConfigFile)
 		out, err := runInject(ctx, "another-token", "--target", target, "--policy-url", servers.forPython.url(), "--timeout", "3s")

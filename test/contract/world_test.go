@@ -29,7 +29,8 @@ const (
 	// own network mode, which is 2.
 	withPython = "dstack-python"
 	withREST   = "dstack-rest"
-	// withPythonOnBridge runs with network mode 3.
+	// withPythonOnBridge runs with network mode 3, and is told to refuse what all
+	// policies deny.
 	withPythonOnBridge = "dstack-python-bridge"
 )
 
@@ -96,8 +97,8 @@ func newWorld(dir, venv string, names ...string) *world {
 	for _, s := range []*dstackServer{
 		{name: withoutPolicy, config: userConfig},
 		{name: withPython, plugin: dstack.PluginPython, policy: w.forPython, config: userConfig},
-		{name: withREST, plugin: dstack.PluginREST, policy: w.forREST},
-		{name: withPythonOnBridge, plugin: dstack.PluginPython, policy: w.forPython, networkMode: "3"},
+		{name: withREST, plugin: dstack.PluginREST, policy: w.forREST, permissions: []string{dstack.PermissionCreateProjects + "=false", dstack.PermissionManageSecrets + "=true"}},
+		{name: withPythonOnBridge, plugin: dstack.PluginPython, policy: w.forPython, networkMode: "3", forbids: true},
 	} {
 		if !slices.Contains(names, s.name) {
 			continue

@@ -11,8 +11,8 @@ var _ = Describe("A server in a Deployment", Ordered, ContinueOnFailure, Label("
 	BeforeAll(func() {
 		*s = *demoSite()
 		s.helmInstall()
-		// A demo may have ended with the other delivery.
-		if delivery, err := s.try("get", "dstackserver", "main", "-o", "jsonpath={.spec.policyPlugin.delivery}"); err == nil && delivery != "Python" {
+		// The demo has an SSH proxy, and may have had the other delivery.
+		if _, err := s.try("get", "dstackserver", "main"); err == nil {
 			s.releaseAll()
 		}
 		s.serve()
@@ -23,6 +23,7 @@ var _ = Describe("A server in a Deployment", Ordered, ContinueOnFailure, Label("
 	idleSpecs(s)
 	kubectlSpecs(s)
 	workloadSpecs(s)
+	configSpecs(s)
 	profileSpecs(s)
 	policyServerSpecs(s)
 	releaseSpecs(s)

@@ -44,6 +44,9 @@ type site struct {
 	// dataDir is the server's volume on this machine, and serverDir the server's
 	// directory in it.
 	dataDir, serverDir string
+	// sshProxy is spec.sshProxy of the DstackServer. Without one, the profile allows
+	// hostSSH.
+	sshProxy *v1alpha1.SSHProxy
 	// before is the workload as it is without the operator.
 	before given
 
@@ -230,12 +233,26 @@ func (s *site) applySamples() {
 	s.apply(s.sample("isolationprofile.yaml"))
 }
 
-// sample is a file of config/samples, for the site's kind of workload.
+// sample is a file of config/samples, for the site's kind of workload and with
+// its SSH proxy, if it has one.
 func (s *site) sample(name string) string {
 	GinkgoHelper()
 	content, err := os.ReadFile(filepath.Join(root, "config/samples", name))
 	Expect(err).NotTo(HaveOccurred())
-	return strings.ReplaceAll(string(content), "kind: Deployment", "kind: "+s.workloadKind())
+	var object map[string]any
+	Expect(yaml.Unmarshal([]byte(strings.ReplaceAll(string(content), "kind: Deployment", "kind: "+s.workloadKind())), &object)).To(Succeed())
+	spec, _ := object["spec"].(map[string]any)
+	switch {
+	case object["kind"] == "DstackServer" && s.sshProxy == nil:
+		delete(spec, "sshProxy")
+	case object["kind"] == "DstackServer":
+		spec["sshProxy"] = s.sshProxy
+	case s.sshProxy == nil:
+		spec["controls"] = map[string]any{"hostSSH": "Allowed"}
+	}
+	out, err := yaml.Marshal(object)
+	Expect(err).NotTo(HaveOccurred())
+	return string(out)
 }
 
 // isolate makes the server isolated, if it is not, and waits for it.

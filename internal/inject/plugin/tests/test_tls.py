@@ -60,6 +60,12 @@ def test_trusted_certificate(policy, server, environment, tls):
     assert len(server.requests) == 3
 
 
+def test_certificate_that_the_system_trusts(policy, server, environment, tls):
+    environment.setenv("SSL_CERT_FILE", str(tls))
+    ask(policy)
+    assert len(server.requests) == 1
+
+
 @pytest.mark.usefixtures("tls")
 def test_certificate_of_an_unknown_authority(policy, server):
     assert refusal(policy) == unavailable(ASKED + "its TLS certificate is not trusted")

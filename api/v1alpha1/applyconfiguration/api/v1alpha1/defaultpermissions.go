@@ -17,8 +17,8 @@ type DefaultPermissionsApplyConfiguration struct {
 	// administrate it manage its SSH fleets. dstack's default: true.
 	AllowNonAdminsManageSSHFleets *bool `json:"allowNonAdminsManageSSHFleets,omitempty"`
 	// allowManagersManageSecrets lets managers of a project manage its secrets.
-	// dstack's default: true. It needs dstack 0.20.18 or later: older ones do not
-	// start with it.
+	// dstack's default: false. It needs dstack 0.20.18 or later: older ones do not
+	// start with it, so it is left out there.
 	AllowManagersManageSecrets *bool `json:"allowManagersManageSecrets,omitempty"`
 }
 

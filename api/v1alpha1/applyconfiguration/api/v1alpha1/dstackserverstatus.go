@@ -44,7 +44,9 @@ type DstackServerStatusApplyConfiguration struct {
 	Injected []InjectedItemApplyConfiguration `json:"injected,omitempty"`
 	// manualPatch is what the workload's manifest must contain when spec.injection
 	// is Manual, as a strategic merge patch in YAML. It is empty while all of it is
-	// in place. The ConfigMap isolation-manual-NAME always holds it.
+	// in place, and for a server that runs elsewhere. The ConfigMap
+	// isolation-manual-NAME always holds it; for a server elsewhere its key README says
+	// what to do there.
 	ManualPatch *string `json:"manualPatch,omitempty"`
 	// warnings name what does not stop the operator but should be known, such as
 	// an outage of seconds at each change of settings.

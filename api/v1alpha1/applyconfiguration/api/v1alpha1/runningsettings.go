@@ -17,7 +17,8 @@ type RunningSettingsApplyConfiguration struct {
 	// policyPods is the number of those pods that ask the policy server.
 	PolicyPods *int32 `json:"policyPods,omitempty"`
 	// networkMode is the weakest network mode (2, then 1, then 3) of these pods.
-	// A pod whose mode cannot be known counts as 2.
+	// A pod whose mode cannot be known counts as 2. A weaker mode that new pods
+	// have or are about to get counts before the first of them is there.
 	NetworkMode *apiv1alpha1.NetworkMode `json:"networkMode,omitempty"`
 	// sshEnforcedPods is the number of those pods that put no user's key on hosts,
 	// so that the SSH proxy is the only way in: dstack's three variables are there,

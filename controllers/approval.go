@@ -1,0 +1,176 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// approve decides which settings are applied: those that are planned, or, while
+// they wait for approval, those that were approved last, so that a drift of these is
+// repaired. What was applied while spec.rollout was Automatic counts as approved.
+// False means that there are none to apply.
+func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned manifests.Intent) (manifests.Intent, bool, error) {
+	if p.server.Spec.Rollout != v1alpha1.RolloutOnApproval {
+		return planned, true, nil
+	}
+	last, found, err := r.approvedLast(ctx, p)
+	if err != nil {
+		return planned, false, err
+	}
+	switch {
+	case found && last.Revision == planned.Revision:
+		return planned, true, nil
+	case p.server.Annotations[v1alpha1.AnnotationApprove] == planned.Revision:
+		// Kept before it is applied: who comes after a crash in between goes on.
+		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned))
+	}
+	p.facts.Pending = r.pending(ctx, p, planned)
+	return last, found, nil
+}
+
+// approvedLast reads the settings that were approved last. It is not read from the
+// cache, which might still have those before.
+func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (manifests.Intent, bool, error) {
+	var c corev1.ConfigMap
+	name := manifests.ApprovedName(p.server.Name)
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: name}, &c)
+	if client.IgnoreNotFound(err) != nil {
+		return manifests.Intent{}, false, fmt.Errorf("read ConfigMap %s: %w", name, err)
+	}
+	// One of an object of this name that is gone approves nothing.
+	if err != nil || c.Labels[manifests.LabelServerUID] != string(p.server.UID) {
+		return manifests.Intent{}, false, nil
+	}
+	last, err := manifests.ReadApproved(c.Data[manifests.ApprovedKey], r.settingsInput(p))
+	if err != nil {
+		p.warn("in ConfigMap %s, %s: a drift of them is not repaired", name, err)
+		return manifests.Intent{}, false, nil
+	}
+	return last, true, nil
+}
+
+// sayPending lets a change that waits speak for settings that are well otherwise.
+func (p *pass) sayPending() {
+	if p.facts.Pending != nil && !p.facts.Settings.Stalled && (p.facts.Settings.Reason == "" || p.facts.Settings.Status != metav1.ConditionUnknown) {
+		p.facts.Settings = p.waitingForApproval()
+	}
+}
+
+// waitingForApproval is what is said of a change that waits.
+func (p *pass) waitingForApproval() status.Finding {
+	change := p.facts.Pending
+	return status.Stuck(v1alpha1.ReasonWaitingForApproval, fmt.Sprintf(
+		"spec.rollout is OnApproval, and settings revision %s waits%s; see status.pendingChange and approve it: kubectl -n %s annotate --overwrite dstackserver %s %s=%s",
+		change.Revision, p.otherApproval(), p.server.Namespace, p.server.Name, v1alpha1.AnnotationApprove, change.Revision))
+}
+
+// otherApproval says that the annotation names another revision than the one that
+// waits.
+func (p *pass) otherApproval() string {
+	other := p.server.Annotations[v1alpha1.AnnotationApprove]
+	if other == "" || other == p.facts.Revisions.Applied {
+		return ""
+	}
+	const most = 20
+	if len(other) > most {
+		other = strings.ToValidUTF8(other[:most], "") + "…"
+	}
+	return fmt.Sprintf(" (the annotation approves %q, which is another one)", other)
+}
+
+// pending says what a change would do.
+func (r *DstackServerReconciler) pending(ctx context.Context, p *pass, planned manifests.Intent) *v1alpha1.PendingChange {
+	change := &v1alpha1.PendingChange{Revision: planned.Revision, Items: p.changes(planned)}
+	if before := p.server.Status.PendingChange; before != nil && before.Revision == change.Revision && before.ActiveRuns != nil {
+		change.ActiveRuns = before.ActiveRuns // As it was when the change came up.
+	} else {
+		change.ActiveRuns = r.activeRuns(ctx, p)
+	}
+	change.Message = "the dstack server restarts: for that time its API does not answer and nobody new can log in to a run; runs go on"
+	if p.server.Spec.SSHProxy != nil {
+		change.Message += "; sessions that go through the SSH proxy are not cut (how many there are, dstack's SSH proxy tells nobody)"
+	}
+	return change
+}
+
+// activeRuns is the number of runs that have not ended; nil when it is not known.
+func (r *DstackServerReconciler) activeRuns(ctx context.Context, p *pass) *int32 {
+	token, finding := r.adminToken(ctx, p.server)
+	if token == "" || finding.Reason != "" {
+		return nil
+	}
+	runs, _, err := r.Prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
+	if err != nil {
+		return nil
+	}
+	n := int32(len(runs)) //nolint:gosec // bounded by the client
+	return &n
+}
+
+// changes compares the workload with what is planned for it, item by item.
+func (p *pass) changes(planned manifests.Intent) []v1alpha1.PendingItem {
+	var items []v1alpha1.PendingItem
+	wanted := map[string]bool{}
+	add := func(name string, action v1alpha1.ChangeAction) {
+		items = append(items, v1alpha1.PendingItem{Name: name, Action: action, Why: p.why(name)})
+	}
+	for _, item := range planned.InPlace() {
+		wanted[item.Name] = true
+		switch {
+		case strings.HasSuffix(item.Name, workload.AnnotationSettings):
+		case item.State == v1alpha1.InjectedMissing:
+			add(item.Name, v1alpha1.ChangeAdd)
+		case item.State == v1alpha1.InjectedDifferent:
+			add(item.Name, v1alpha1.ChangeChange)
+		}
+	}
+	for _, e := range p.container.Env {
+		if !wanted[e.Name] && slices.Contains(managed, e.Name) && apply.OwnsVariable(p.workload, p.container.Name, e.Name) {
+			add(e.Name, v1alpha1.ChangeRemove)
+		}
+	}
+	for i := range p.workload.Template.Spec.Volumes {
+		name := "volume " + p.workload.Template.Spec.Volumes[i].Name
+		if !wanted[name] && (name == "volume "+manifests.PluginVolume || name == "volume "+manifests.ConfigVolume) {
+			add(name, v1alpha1.ChangeRemove)
+		}
+	}
+	const most = 32
+	return items[:min(len(items), most)]
+}
+
+// why says what asks for an item to be as it is planned.
+func (p *pass) why(name string) string {
+	plan := p.effective.Plan
+	switch name {
+	case dstack.EnvJobNetworkMode:
+		return plan.WhyNetworkMode()
+	case dstack.EnvForbidDstackInRuns, dstack.EnvForbidServicesWithoutGateway:
+		return "it is set while every policy of the server that enforces denies the control, and no exception lifts it"
+	case dstack.EnvServerSSHProxyEnforced:
+		return "it is set while spec.sshProxy is, and a policy that enforces denies hostSSH"
+	case dstack.EnvServerSSHProxyAddress, dstack.EnvSSHProxyAPIToken:
+		return "spec.sshProxy, and the address at which users reach the proxy"
+	case "annotation " + workload.AnnotationSSHToken:
+		return "the token of the SSH proxy, which the server reads at its start"
+	case "annotation " + manifests.AnnotationTokenID:
+		return "the token of the policy server, which the server reads at its start"
+	case "initContainer " + workload.InjectContainer:
+		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from"
+	default:
+		return "the policy plugin: spec.policyPlugin.delivery is " + string(p.server.Spec.PolicyPlugin.Delivery)
+	}
+}

@@ -1,0 +1,141 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/inject"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// readConfigEvery is how often a ConfigMap or Secret with a config.yml is read:
+// neither is watched.
+const readConfigEvery = time.Minute
+
+// mountedConfig is what was found out about a config.yml that a volume is mounted
+// at as a whole. Nothing of its content is kept.
+type mountedConfig struct {
+	// about is all that the finding depends on but the file's content.
+	about string
+	at    time.Time
+	// clash says what is wrong with the file; empty when it names the plugin.
+	clash status.Finding
+	// changes is true when the file can change under a pod that runs.
+	changes bool
+}
+
+// lookAtConfig judges a config.yml over which no copy can be mounted.
+func (r *DstackServerReconciler) lookAtConfig(ctx context.Context, p *pass) error {
+	source := workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume)
+	if !source.Clash || source.Mount.SubPathExpr != "" {
+		r.configs.Delete(p.server.UID)
+		return nil
+	}
+	file := p.workload.MountedFile(source.Mount)
+	about := fmt.Sprintf("%+v %v %s %d %q", file, p.permissions(), p.server.Spec.PolicyPlugin.Delivery, p.workload.Meta.Generation, p.server.Annotations[v1alpha1.AnnotationConfigNamesPlugin])
+	now := r.Clock.Now()
+	found, _ := r.configs.Load(p.server.UID)
+	config, known := found.(mountedConfig)
+	if age := now.Sub(config.at); !known || config.about != about || age < 0 || age >= readConfigEvery {
+		config = mountedConfig{about: about, at: now}
+		if err := r.judgeConfig(ctx, p, file, &config); err != nil {
+			r.configs.Delete(p.server.UID)
+			return err
+		}
+		r.configs.Store(p.server.UID, config)
+	}
+	p.wakeAfter(readConfigEvery - now.Sub(config.at))
+	p.clash = config.clash
+	if config.clash.Reason == "" && config.changes {
+		p.warn("volume %q is mounted at exactly %s, so that file is checked when a pod starts and never later: a container that restarts in its pod may read a changed one. "+
+			"Take its content from a ConfigMap or Secret with immutable: true, of a new name for each version", file.Volume, configPath(p.server))
+	}
+	return nil
+}
+
+func configPath(s *v1alpha1.DstackServer) string {
+	return path.Join(manifests.ServerDir(s), dstack.ConfigFile)
+}
+
+// judgeConfig reads the file, where the operator may, and says what it lacks.
+func (r *DstackServerReconciler) judgeConfig(ctx context.Context, p *pass, file workload.Mounted, out *mountedConfig) error {
+	out.changes = true
+	clash := func(format string, args ...any) {
+		out.clash = status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf("volume %q is mounted at exactly %s, where no copy can be put over it", file.Volume, configPath(p.server))+
+			fmt.Sprintf(format, args...))
+	}
+	want := inject.Want{Plugin: manifests.PluginName(p.server), Permissions: p.permissions()}
+	switch {
+	case file.Problem != "":
+		clash(", and %s", file.Problem)
+		return nil
+	case len(file.Objects) == 0:
+		if p.server.Annotations[v1alpha1.AnnotationConfigNamesPlugin] != "true" {
+			want.Private = true
+			clash(", and the operator cannot read what is in a volume of kind %s: mount it at the directory %s instead. Or see that the file's list plugins has %s, and say so: kubectl -n %s annotate dstackserver %s %s=true. The pods check it when they start",
+				file.Source, manifests.ServerDir(p.server), want.Plugin, p.server.Namespace, p.server.Name, v1alpha1.AnnotationConfigNamesPlugin)
+		}
+		return nil
+	}
+	for _, o := range file.Objects {
+		content, immutable, err := r.readConfigObject(ctx, p.server.Namespace, o)
+		if err != nil {
+			return err
+		}
+		if content == nil {
+			continue // A projected volume may have it from another.
+		}
+		out.changes = !immutable
+		want.Private = o.Kind == "Secret"
+		lines, err := inject.Missing(content, want)
+		switch {
+		case err != nil:
+			clash(", and key %s of %s cannot be used: %v", o.Key, o, err)
+		case len(lines) > 0:
+			clash(": write %s into key %s of %s, and the file is used as it is", inject.Quoted(lines), o.Key, o)
+		}
+		return nil
+	}
+	o := file.Objects[0]
+	clash(", and there is no %s with key %s: make it with the lines %s", o, o.Key, inject.Quoted(want.Lines()))
+	return nil
+}
+
+// readConfigObject returns the value of a key, nil when there is none, and
+// whether it stays as it is.
+func (r *DstackServerReconciler) readConfigObject(ctx context.Context, namespace string, o workload.ConfigObject) (content []byte, immutable bool, err error) {
+	key := client.ObjectKey{Namespace: namespace, Name: o.Name}
+	if o.Kind == "Secret" {
+		var secret corev1.Secret
+		err = r.Live.Get(ctx, key, &secret)
+		immutable = ptr.Deref(secret.Immutable, false)
+		if value, set := secret.Data[o.Key]; set {
+			content = append([]byte{}, value...)
+		}
+	} else {
+		var configMap corev1.ConfigMap
+		err = r.Live.Get(ctx, key, &configMap)
+		content, immutable = configMap.BinaryData[o.Key], ptr.Deref(configMap.Immutable, false)
+		if text, set := configMap.Data[o.Key]; set {
+			content = []byte(text)
+		}
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read %s with config.yml: %w", o, err)
+	}
+	return content, immutable, nil
+}

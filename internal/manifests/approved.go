@@ -1,0 +1,90 @@
+package manifests
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+)
+
+// ApprovedName names the ConfigMap that keeps the settings that were approved last.
+func ApprovedName(server string) string { return "isolation-approved-" + server }
+
+// ApprovedKey is the key of the settings in that ConfigMap.
+const ApprovedKey = "settings.json"
+
+// kept is what is kept of an intent: all but the workload, whose version it would
+// be bound to. It holds no secret, only references.
+type kept struct {
+	Container  string                               `json:"container"`
+	Settings   []*corev1ac.EnvVarApplyConfiguration `json:"settings,omitempty"`
+	Plugin     *PluginPart                          `json:"plugin,omitempty"`
+	SSH        []*corev1ac.EnvVarApplyConfiguration `json:"ssh,omitempty"`
+	SSHTokenID string                               `json:"sshTokenID,omitempty"`
+	TokenID    string                               `json:"tokenID,omitempty"`
+	Revision   string                               `json:"revision"`
+}
+
+// unpinned stands for the version of the operator in what is kept.
+var unpinned = pin{image: "IMAGE", plugin: "PLUGIN"}
+
+// Approved is the ConfigMap that keeps an intent, without the image and the version
+// of the plugin.
+func Approved(s *v1alpha1.DstackServer, i Intent) Object {
+	i = i.pinned(unpinned)
+	name := ApprovedName(s.Name)
+	return Object{"ConfigMap", name, corev1ac.ConfigMap(name, s.Namespace).
+		WithLabels(Labels(s)).
+		WithData(map[string]string{ApprovedKey: string(marshal(kept{i.Container, i.Settings, i.Plugin, i.SSH, i.SSHTokenID, i.TokenID, i.Revision}))})}
+}
+
+// ReadApproved reads a kept intent, for the workload as it is now. What is kept must
+// be what its revision stands for, so that nobody slips something in who can write
+// ConfigMaps; image and plugin are those of the workload or of this build.
+func ReadApproved(text string, in SettingsInput) (Intent, error) {
+	var k kept
+	if err := json.Unmarshal([]byte(text), &k); err != nil {
+		return Intent{}, fmt.Errorf("the settings that were approved last cannot be read: %w", err)
+	}
+	i := Intent{
+		Workload: in.Workload, Container: k.Container, Settings: k.Settings, Plugin: k.Plugin,
+		SSH: k.SSH, SSHTokenID: k.SSHTokenID, TokenID: k.TokenID,
+	}
+	if i.Plugin == nil || i.Plugin.Init == nil || i.digest() != k.Revision {
+		return Intent{}, errors.New("the settings that were approved last are not those of their revision")
+	}
+	i.Revision = k.Revision
+	return i.pinned(in.version(i.Revision)), nil
+}
+
+// pinned is the intent with another version of the operator in it.
+func (i Intent) pinned(version pin) Intent {
+	if i.Plugin == nil {
+		return i
+	}
+	var plugin PluginPart
+	if err := json.Unmarshal(marshal(i.Plugin), &plugin); err != nil {
+		panic("what was marshalled is read again: " + err.Error())
+	}
+	plugin.Init.WithImage(version.image)
+	for n := range plugin.Volumes {
+		if v := &plugin.Volumes[n]; *(*v).Name == PluginVolume && (*v).ConfigMap != nil {
+			(*v).ConfigMap.WithName(version.plugin)
+			(*v).ConfigMap.Items = nil
+			(*v).ConfigMap.WithItems(version.items...)
+		}
+	}
+	i.Plugin = &plugin
+	return i
+}
+
+func marshal(v any) []byte {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic("apply configurations always marshal: " + err.Error())
+	}
+	return body
+}

@@ -1,0 +1,338 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/manifests"
+)
+
+const (
+	// standIn is the image that the demo loads in place of dstack's.
+	standIn = "dstack-sshproxy-standin:dev"
+	// sshName is the name by which users know the proxy.
+	sshName = "ssh.example.com"
+)
+
+var sshVariables = []string{dstack.EnvSSHProxyAPIToken, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced}
+
+var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label("variants"), func() {
+	s := &site{}
+	managed := &v1alpha1.ManagedSSHProxy{
+		Image: standIn, Address: sshName, TerminationGracePeriodSeconds: 10,
+		Service: v1alpha1.SSHProxyService{Type: v1alpha1.SSHProxyClusterIP},
+	}
+	BeforeAll(func() {
+		*s = *ownSite("e2e-ssh", "config/samples/dstack-server")
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
+		s.create()
+		s.serve()
+	})
+	s.watchOver()
+
+	It("is told of the proxy at one stroke, once that answers, and not before", func() {
+		held := always(100*time.Millisecond, s.toldOfHalfAProxy)
+		broken := *managed
+		broken.Image = "dstack-sshproxy-missing:none"
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: &broken}
+		s.applySamples()
+		Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(readyTimeout).WithPolling(300 * time.Millisecond).
+			Should(HavePrefix("False/WaitingForSSHProxy: "))
+		Eventually(func() []corev1.EnvVar { return template(s.workload()).Spec.Containers[0].Env }).WithTimeout(readyTimeout).
+			Should(ContainElement(HaveField("Name", dstack.EnvPolicyURL)), "a proxy that does not come must not keep the plugin out")
+		s.rolledOut()
+		Expect(s.serverCondition(v1alpha1.ConditionSSHProxyReady)()).To(HavePrefix("False/"))
+		Expect(s.told()).To(BeEmpty())
+
+		By("mending the image")
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
+		s.applySamples()
+		s.waitReady("main")
+		Expect(s.told()).To(ConsistOf(sshVariables))
+		held.expectHeld("no server pod is told of half a proxy, or of one that does not answer")
+		s.expectIsolated()
+		Expect(s.sshStanding()).To(Equal("Enforced"))
+	})
+
+	It("lets a user's client in by the same host key before, during and after a rolling restart", func() {
+		s.isolate()
+		status := s.dstackServer(Default, "main").Status.SSHProxy
+		Expect(status.Address).To(Equal(sshName + ":22"))
+		Expect(status.Fingerprints).To(HaveLen(1))
+		c := newSSHClient(s.service("isolation-ssh-main")+":22", status.Address, status.KnownHosts)
+		Expect(c.login()).To(Succeed())
+		held := always(200*time.Millisecond, c.wrong)
+		server := s.serverPod().UID
+		s.kubectl("rollout", "restart", "deployment/isolation-ssh-main")
+		s.kubectl("rollout", "status", "deployment/isolation-ssh-main", "--timeout=180s")
+		held.expectHeld("a user's client meets the proxy with its one host key at all times")
+		Expect(s.dstackServer(Default, "main").Status.SSHProxy).To(Equal(status))
+		Expect(s.serverPod().UID).To(Equal(server), "the server must not restart for it")
+	})
+
+	It("stays closed when the proxy is lost, and says so", func() {
+		s.isolate()
+		server := s.serverPod()
+		By("letting no pod start any more, and killing those of the proxy")
+		s.apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none}\nspec: {hard: {pods: \"0\"}}\n")
+		DeferCleanup(func() { s.kubectl("delete", "resourcequota", "none", "--ignore-not-found") })
+		Eventually(func() string {
+			return s.kubectl("get", "resourcequota", "none", "-o", "jsonpath={.status.hard.pods}")
+		}).WithTimeout(soon).Should(Equal("0"))
+		s.kubectl("delete", "pods", "-l", "app.kubernetes.io/component=ssh-proxy", "--force", "--grace-period=0")
+		Eventually(s.serverCondition(v1alpha1.ConditionSSHProxyReady)).WithTimeout(2 * time.Minute).Should(HavePrefix("False/"))
+		Consistently(func(g Gomega) {
+			g.Expect(s.told()).To(ConsistOf(sshVariables))
+			g.Expect(s.serverPod().UID).To(Equal(server.UID))
+		}).WithTimeout(10 * time.Second).WithPolling(time.Second).Should(Succeed())
+
+		By("letting pods start again")
+		s.kubectl("delete", "resourcequota", "none")
+		s.kubectl("rollout", "restart", "deployment/isolation-ssh-main")
+		s.waitReady("main")
+		Expect(s.serverPod().UID).To(Equal(server.UID), "the server must not restart for it")
+	})
+
+	It("follows a token of the user's, the server first", func() {
+		s.isolate()
+		s.kubectl("create", "secret", "generic", "users-token", "--from-literal=token="+rand.Text())
+		held := always(100*time.Millisecond, func() string { return s.proxyAhead("users-token") })
+		rotated := *managed
+		rotated.TokenSecretRef = &v1alpha1.SecretKeyReference{Name: "users-token", Key: "token"}
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: &rotated}
+		s.applySamples()
+		s.waitReady("main")
+		held.expectHeld("no proxy has the new token while a server pod has the old one")
+		Expect(tokenSecret(&s.serverPod().Spec)).To(Equal("users-token"))
+	})
+
+	It("is given back, the proxy last", func() {
+		s.isolate()
+		config := s.configFile()
+		held := always(100*time.Millisecond, s.reliesOnNoProxy)
+		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
+		s.expectGivenBack("main", config)
+		held.expectHeld("the proxy and its Secrets are there as long as a server pod relies on them")
+	})
+
+	It("uses a proxy that runs elsewhere", func() {
+		token := rand.Text()
+		s.kubectl("create", "secret", "generic", "theirs", "--from-literal=token="+token)
+		s.apply(usersProxy(token, s.service("dstack-server")))
+		Eventually(func() bool { return greets(s.service("theirs") + ":2222") }).WithTimeout(time.Minute).Should(BeTrue())
+		s.sshProxy = &v1alpha1.SSHProxy{External: &v1alpha1.ExternalSSHProxy{
+			Address:        v1alpha1.SSHProxyAddress(s.service("theirs") + ":2222"),
+			TokenSecretRef: v1alpha1.SecretKeyReference{Name: "theirs", Key: "token"},
+		}}
+		s.isolate()
+		Expect(s.told()).To(ConsistOf(sshVariables))
+		Expect(s.children("main")).NotTo(ContainElement(ContainSubstring("isolation-ssh")))
+		Expect(s.sshStanding()).To(Equal("Enforced"))
+		s.releaseAll()
+		Expect(s.kubectl("get", "secret", "theirs", "-o", "name")).To(ContainSubstring("theirs"), "what is the user's stays")
+	})
+
+	It("follows a manifest that the user keeps, and writes nothing", func() {
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
+		s.apply(strings.Replace(s.sample("dstackserver.yaml"), "spec:\n", "spec:\n  injection: Manual\n", 1))
+		s.apply(s.sample("isolationprofile.yaml"))
+		generation := s.workload().GetGeneration()
+		Eventually(func(g Gomega) {
+			g.Expect(s.serverCondition(v1alpha1.ConditionSettingsApplied)()).To(HavePrefix("False/ManualStepNeeded: "))
+			g.Expect(s.serverCondition(v1alpha1.ConditionSSHProxyReady)()).To(HavePrefix("True/"))
+		}).WithTimeout(readyTimeout).Should(Succeed())
+		Expect(s.workload().GetGeneration()).To(Equal(generation), "nothing may be written")
+		patch := s.kubectl("get", "configmap", manifests.ManualName("main"), "-o", `jsonpath={.data.patch\.yaml}`)
+		Expect(patch).To(ContainSubstring(dstack.EnvServerSSHProxyEnforced))
+		s.kubectl("patch", "deployment", "dstack-server", "--type=strategic", "-p", patch)
+		s.waitReady("main")
+		s.expectIsolated()
+		Expect(s.told()).To(ConsistOf(sshVariables))
+		for _, f := range s.workload().GetManagedFields() {
+			Expect(f.Manager).NotTo(HavePrefix("dstack-isolation"), "the operator must own nothing in the workload")
+		}
+
+		By("taking it out of the manifest again")
+		s.kubectl("rollout", "undo", "deployment/dstack-server")
+		Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(readyTimeout).Should(HavePrefix("False/ManualStepNeeded: "))
+		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
+		s.rolledOut()
+		s.expectOpen()
+	})
+
+	It("has not made the operator's processes restart", func() {
+		s.expectNoRestarts()
+	})
+})
+
+// serverCondition reads a condition of the DstackServer.
+func (s *site) serverCondition(kind string) func() string {
+	return func() string { return condition(s.dstackServer(Default, "main").Status.Conditions, kind) }
+}
+
+// sshStanding is how hostSSH stands in the profile's table.
+func (s *site) sshStanding() string {
+	for _, row := range s.profile("research").Status.Effective {
+		if row.Control == v1alpha1.ControlHostSSH {
+			return string(row.Standing)
+		}
+	}
+	return ""
+}
+
+// told are the variables of the SSH proxy in the server's pod.
+func (s *site) told() []string {
+	GinkgoHelper()
+	return toldOf(&s.serverPod().Spec)
+}
+
+func toldOf(pod *corev1.PodSpec) []string {
+	var names []string
+	for _, e := range pod.Containers[0].Env {
+		if slices.Contains(sshVariables, e.Name) {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
+// tokenSecret names the Secret from which a pod takes the proxy's token.
+func tokenSecret(pod *corev1.PodSpec) string {
+	for _, e := range pod.Containers[0].Env {
+		if e.Name == dstack.EnvSSHProxyAPIToken && e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+			return e.ValueFrom.SecretKeyRef.Name
+		}
+	}
+	return ""
+}
+
+// allPods are those of a label, those that are being deleted included.
+func (s *site) allPods(labels client.MatchingLabels) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := cluster.List(context.Background(), &list, client.InNamespace(s.namespace), labels)
+	return list.Items, err
+}
+
+var (
+	serverPods = client.MatchingLabels{"app": "dstack-server"}
+	proxyPods  = client.MatchingLabels{"app.kubernetes.io/component": "ssh-proxy"}
+)
+
+// toldOfHalfAProxy says which server pod was told of a part of a proxy, or of one
+// that had never answered.
+func (s *site) toldOfHalfAProxy() string {
+	proxies, err := s.allPods(proxyPods)
+	if err != nil {
+		return err.Error()
+	}
+	answering := slices.ContainsFunc(proxies, func(p corev1.Pod) bool {
+		return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		})
+	})
+	servers, err := s.allPods(serverPods)
+	if err != nil {
+		return err.Error()
+	}
+	for i := range servers {
+		switch told := toldOf(&servers[i].Spec); {
+		case len(told) != 0 && len(told) != len(sshVariables):
+			return fmt.Sprintf("pod %s was told %s", servers[i].Name, told)
+		case len(told) > 0 && !answering:
+			return fmt.Sprintf("pod %s was told of a proxy of which no pod is ready", servers[i].Name)
+		}
+	}
+	return ""
+}
+
+// proxyAhead says which proxy has a token that not every server pod has.
+func (s *site) proxyAhead(secret string) string {
+	proxies, err := s.allPods(proxyPods)
+	if err != nil {
+		return err.Error()
+	}
+	servers, err := s.allPods(serverPods)
+	if err != nil {
+		return err.Error()
+	}
+	for i := range proxies {
+		if tokenSecret(&proxies[i].Spec) != secret {
+			continue
+		}
+		for j := range servers {
+			if has := tokenSecret(&servers[j].Spec); has != "" && has != secret && servers[j].DeletionTimestamp == nil {
+				return fmt.Sprintf("proxy %s has the token of Secret %s, server pod %s that of %s", proxies[i].Name, secret, servers[j].Name, has)
+			}
+		}
+	}
+	return ""
+}
+
+// reliesOnNoProxy says which server pod enforces a proxy that is not there.
+func (s *site) reliesOnNoProxy() string {
+	// The servers first: what they rely on is looked for later.
+	servers, err := s.allPods(serverPods)
+	if err != nil {
+		return err.Error()
+	}
+	for i := range servers {
+		secret := tokenSecret(&servers[i].Spec)
+		if secret == "" || servers[i].Status.Phase == corev1.PodSucceeded || servers[i].Status.Phase == corev1.PodFailed {
+			continue
+		}
+		proxies, err := s.allPods(proxyPods)
+		if err != nil {
+			return err.Error()
+		}
+		still, err := s.allPods(serverPods)
+		if err != nil {
+			return err.Error()
+		}
+		stillThere := slices.ContainsFunc(still, func(p corev1.Pod) bool { return p.UID == servers[i].UID })
+		if len(proxies) == 0 && stillThere {
+			return fmt.Sprintf("server pod %s relies on a proxy, and there is none", servers[i].Name)
+		}
+	}
+	return ""
+}
+
+// usersProxy is an SSH proxy that the user runs, which reaches the server by an
+// address.
+func usersProxy(token, server string) string {
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: theirs, labels: {app: theirs}}
+spec:
+  enableServiceLinks: false
+  containers:
+    - name: proxy
+      image: %s
+      imagePullPolicy: IfNotPresent
+      args: ["--port=2222"]
+      env:
+        - {name: DSTACK_SSHPROXY_API_URL, value: "http://%s:3000"}
+        - {name: DSTACK_SSHPROXY_API_TOKEN, value: %q}
+        - {name: DSTACK_SSHPROXY_HOST_KEYS, value: %q}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: theirs}
+spec:
+  selector: {app: theirs}
+  ports: [{port: 2222}]
+`, standIn, server, token, hostKey())
+}

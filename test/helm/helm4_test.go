@@ -1,0 +1,81 @@
+package helm_test
+
+import (
+	"log/slog"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/chart/common"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/cli"
+	"helm.sh/helm/v4/pkg/kube"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/dstack-isolation/operator/test/sharing"
+)
+
+// helm4 lets the API server merge, unless clientSide is set. Upgrades and
+// rollbacks go on as the release was installed, as by default.
+type helm4 struct {
+	config     *action.Configuration
+	namespace  string
+	clientSide bool
+	// force is --force-conflicts, with which Flux runs.
+	force bool
+}
+
+func newHelm4(w *sharing.Workload, clientSide, force bool) helm {
+	GinkgoHelper()
+	kube.ManagedFieldsManager = manager
+	settings := cli.New()
+	settings.KubeConfig = kubeconfig
+	settings.SetNamespace(w.Namespace)
+	config := action.NewConfiguration(action.ConfigurationSetLogger(slog.NewTextHandler(GinkgoWriter, nil)))
+	Expect(config.Init(settings.RESTClientGetter(), w.Namespace, "secret")).To(Succeed())
+	return helm4{config, w.Namespace, clientSide, force}
+}
+
+func (h helm4) chart(manifest *unstructured.Unstructured) *chart.Chart {
+	return &chart.Chart{
+		Metadata:  &chart.Metadata{APIVersion: chart.APIVersionV2, Name: "dstack-server", Version: "0.1.0"},
+		Templates: []*common.File{{Name: template, Data: []byte(sharing.YAML(manifest))}},
+	}
+}
+
+func (h helm4) install(manifest *unstructured.Unstructured) error {
+	install := action.NewInstall(h.config)
+	install.ReleaseName, install.Namespace = release, h.namespace
+	install.WaitStrategy = kube.HookOnlyStrategy
+	Expect(install.ServerSideApply).To(BeTrue(), "what follows is about Helm's own default")
+	install.ServerSideApply, install.ForceConflicts = !h.clientSide, h.force
+	_, err := install.Run(h.chart(manifest), nil)
+	return err
+}
+
+func (h helm4) upgrade(manifest *unstructured.Unstructured) error {
+	upgrade := h.newUpgrade()
+	upgrade.ForceConflicts = h.force
+	_, err := upgrade.Run(release, h.chart(manifest), nil)
+	return err
+}
+
+func (h helm4) replace(manifest *unstructured.Unstructured) error {
+	upgrade := h.newUpgrade()
+	upgrade.ForceReplace = true
+	upgrade.ServerSideApply = "false" // Helm refuses the two together.
+	_, err := upgrade.Run(release, h.chart(manifest), nil)
+	return err
+}
+
+func (h helm4) newUpgrade() *action.Upgrade {
+	upgrade := action.NewUpgrade(h.config)
+	upgrade.Namespace, upgrade.WaitStrategy = h.namespace, kube.HookOnlyStrategy
+	return upgrade
+}
+
+func (h helm4) rollback(revision int) error {
+	rollback := action.NewRollback(h.config)
+	rollback.Version, rollback.WaitStrategy, rollback.ForceConflicts = revision, kube.HookOnlyStrategy, h.force
+	return rollback.Run(release)
+}

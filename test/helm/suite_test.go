@@ -1,0 +1,49 @@
+// Package helm_test lets the user's own chart and the operator share one
+// workload, with the real Helm 3 and Helm 4. A module of its own, so that the
+// operator does not depend on either.
+package helm_test
+
+import (
+	"testing"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/dstack-isolation/operator/internal/testkit"
+	"github.com/dstack-isolation/operator/test/sharing"
+)
+
+var (
+	api        *testkit.APIServer
+	kubeconfig string
+)
+
+func TestHelm(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "a workload shared with the user's chart")
+}
+
+var _ = BeforeSuite(func() {
+	api = testkit.StartAPIServer(GinkgoTB())
+	kubeconfig = sharing.Kubeconfig(api.Config)
+})
+
+const (
+	release = "dstack-server"
+	// manager is the field manager, which Helm would else call like its binary.
+	manager = "helm"
+)
+
+// helm is one way of Helm's to write. Each revision of the chart has one
+// template, the workload.
+type helm interface {
+	install(manifest *unstructured.Unstructured) error
+	upgrade(manifest *unstructured.Unstructured) error
+	// replace is an upgrade with --force-replace, which Helm 3 calls --force.
+	replace(manifest *unstructured.Unstructured) error
+	rollback(revision int) error
+}
+
+// template is what a chart has of a manifest.
+const template = "templates/dstack-server.yaml"
