@@ -19,6 +19,7 @@ import (
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
 	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/observe"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
@@ -29,13 +30,14 @@ const poll = time.Second
 // operator is uninstalled, and by hand where no manager is left.
 type Cleanup struct {
 	client    client.Client
+	prober    *observe.Prober
 	releaser  releaser
 	namespace string
 }
 
 // NewCleanup works in one namespace through c, which must not be cached.
 func NewCleanup(c client.Client, namespace string) *Cleanup {
-	return &Cleanup{client: c, releaser: releaser{client: c, applier: apply.New(c)}, namespace: namespace}
+	return &Cleanup{client: c, prober: observe.New(nil), releaser: releaser{client: c, applier: apply.New(c)}, namespace: namespace}
 }
 
 // Run stops the manager, gives every server its own settings back, waits until
@@ -85,6 +87,7 @@ func owns(all []v1alpha1.DstackServer, s *v1alpha1.DstackServer) bool {
 
 func (c *Cleanup) release(ctx context.Context, s *v1alpha1.DstackServer, owner bool) error {
 	if owner && !manifests.Elsewhere(s) {
+		c.announce(ctx, s)
 		if err := c.giveBack(ctx, s); err != nil {
 			return fmt.Errorf("give %s back: %w", workloadKey(s), err)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -29,18 +30,18 @@ func unattended(s *v1alpha1.DstackServer) status.Finding {
 // settings that they have worked: when the next operator puts them in again, a
 // first pod that fails must be taken back again.
 func (c *Cleanup) forget(ctx context.Context, s *v1alpha1.DstackServer) error {
-	var profiles v1alpha1.IsolationProfileList
-	if err := c.client.List(ctx, &profiles, client.InNamespace(c.namespace)); err != nil {
-		return fmt.Errorf("list IsolationProfiles: %w", err)
+	profiles, err := c.profiles(ctx)
+	if err != nil {
+		return err
 	}
 	now := time.Now()
 	view := status.View{
-		Effective: isolation.Resolve(isolation.Input{Server: s, Profiles: profiles.Items, Now: now}),
+		Effective: isolation.Resolve(isolation.Input{Server: s, Profiles: profiles, Now: now}),
 		Override:  unattended(s),
 	}
 	var failed []error
-	for i := range profiles.Items {
-		p := &profiles.Items[i]
+	for i := range profiles {
+		p := &profiles[i]
 		if p.Spec.ServerRef.Name != s.Name {
 			continue
 		}
@@ -55,4 +56,47 @@ func (c *Cleanup) forget(ctx context.Context, s *v1alpha1.DstackServer) error {
 		return fmt.Errorf("write the status of what was given back: %w", err)
 	}
 	return nil
+}
+
+func (c *Cleanup) profiles(ctx context.Context) ([]v1alpha1.IsolationProfile, error) {
+	var profiles v1alpha1.IsolationProfileList
+	if err := c.client.List(ctx, &profiles, client.InNamespace(c.namespace)); err != nil {
+		return nil, fmt.Errorf("list IsolationProfiles: %w", err)
+	}
+	return profiles.Items, nil
+}
+
+// announce says in the log and in the server's status what becomes exposed before
+// the settings are taken out. It holds up nothing.
+func (c *Cleanup) announce(ctx context.Context, s *v1alpha1.DstackServer) {
+	log := logr.FromContextOrDiscard(ctx).WithValues("server", s.Name)
+	p := newPass(s)
+	var err error
+	if p.workload, err = c.read(ctx, s); err != nil || !carriesSettings(p.workload) {
+		return
+	}
+	profiles, err := c.profiles(ctx)
+	if err == nil {
+		err = readPods(ctx, c.client, p)
+	}
+	if err != nil {
+		log.Error(err, "Could not find out all that a release exposes")
+	}
+	now := time.Now()
+	exposed := status.Exposure(isolation.Resolve(isolation.Input{Server: s, Profiles: profiles, Now: now}))
+	token, _ := readAdminToken(ctx, c.client, s)
+	notice := releaseNotice(s, p.workload, len(exposed), activeRuns(ctx, c.prober, p, token))
+	log.Info("About to release DstackServer", "notice", notice)
+	for _, e := range exposed[:min(len(exposed), maxExposureEvents)] {
+		log.Info("Exposed", "what", e.Message)
+	}
+	if more := len(exposed) - maxExposureEvents; more > 0 {
+		log.Info("More profiles refuse nothing any more", "count", more)
+	}
+	before := s.DeepCopy()
+	markReleasing(s, notice, status.ExposureWarnings(exposed), now)
+	if err := c.client.Status().Patch(ctx, s, client.MergeFrom(before)); err != nil {
+		s.Status = before.Status
+		log.Error(err, "Could not write down what a release exposes")
+	}
 }

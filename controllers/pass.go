@@ -177,12 +177,16 @@ func readWorkload(ctx context.Context, reader client.Reader, server *v1alpha1.Ds
 
 // readPods finds the live pods of the workload and what they run with.
 func (r *DstackServerReconciler) readPods(ctx context.Context, p *pass) error {
+	return readPods(ctx, r.Client, p)
+}
+
+func readPods(ctx context.Context, reader client.Reader, p *pass) error {
 	selector, err := metav1.LabelSelectorAsSelector(p.workload.Selector)
 	if err != nil {
 		return fmt.Errorf("read the selector of %s: %w", p.workload, err)
 	}
 	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, client.InNamespace(p.server.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+	if err := reader.List(ctx, &pods, client.InNamespace(p.server.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
 		return fmt.Errorf("list pods of %s: %w", p.workload, err)
 	}
 	p.pods = workload.Live(pods.Items)

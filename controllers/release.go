@@ -29,6 +29,7 @@ const lookForPods = 2 * time.Second
 func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	rel := releaser{client: r.Client, applier: r.applier}
 	p.facts.Revisions.Rejected, p.facts.Revisions.Applied, p.facts.Injected = "", "", nil
+	r.announce(ctx, p)
 	free, err := rel.release(ctx, p.server, p.workload)
 	if err != nil {
 		return err
@@ -101,6 +102,10 @@ func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel re
 	terminating, err := namespaceTerminating(ctx, r.Live, p.server.Namespace)
 	if err != nil {
 		return false, err
+	}
+	if ours {
+		p.facts.Revisions.Applied = ""
+		r.announce(ctx, p)
 	}
 	free, err := rel.release(ctx, p.server, p.workload)
 	if err != nil && !terminating {

@@ -70,12 +70,16 @@ func isTrue(f status.Finding) bool { return f.Status == "True" }
 
 // adminToken reads the token of an administrator; no token is no error.
 func (r *DstackServerReconciler) adminToken(ctx context.Context, server *v1alpha1.DstackServer) (string, status.Finding) {
+	return readAdminToken(ctx, r.Live, server)
+}
+
+func readAdminToken(ctx context.Context, reader client.Reader, server *v1alpha1.DstackServer) (string, status.Finding) {
 	ref := server.Spec.API.AdminTokenSecretRef
 	if ref == nil {
 		return "", status.Finding{}
 	}
 	var secret corev1.Secret
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}, &secret)
+	err := reader.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}, &secret)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return "", status.Unknown(v1alpha1.ReasonReconcileError, "the Secret with the admin token could not be read: "+err.Error())
 	}

@@ -1,0 +1,160 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/observe"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+const (
+	// maxExposureEvents bounds the events of one release: a server may have
+	// thousands of profiles.
+	maxExposureEvents = 50
+	// askForRuns bounds the question for active runs: a release waits for nobody.
+	askForRuns = 3 * time.Second
+	// aboutToRelease begins what is said before a release.
+	aboutToRelease = "the settings are about to be taken out of "
+)
+
+// announce says what becomes exposed before the settings are taken out: what is
+// said afterwards comes too late. It holds up nothing: what cannot be found out
+// is left out, and a status that cannot be written is only logged.
+func (r *DstackServerReconciler) announce(ctx context.Context, p *pass) {
+	exposed := r.exposure(ctx, p)
+	p.facts.Warnings = append(p.facts.Warnings, status.ExposureWarnings(exposed)...)
+	if !carriesSettings(p.workload) {
+		return
+	}
+	if said := saidBefore(p.server); said != "" {
+		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, said)
+		return
+	}
+	token, _ := r.adminToken(ctx, p.server)
+	runs := activeRuns(ctx, r.Prober, p, token)
+	p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, releaseNotice(p.server, p.workload, len(exposed), runs))
+	before := p.server.DeepCopy()
+	markReleasing(p.server, p.facts.Settings.Message, p.facts.Warnings, r.Clock.Now())
+	if err := r.Client.Status().Patch(ctx, p.server, unlessChanged(before)); err != nil {
+		p.server.Status = before.Status
+		logf.FromContext(ctx).Error(err, "Could not write down what a release exposes")
+	}
+	p.tell(corev1.EventTypeWarning, v1alpha1.ReasonReleasing, p.facts.Settings.Message)
+	p.emitNotes(r.Recorder)
+	r.tellProfiles(ctx, p, exposed)
+}
+
+// exposure is what the profiles of the server refuse no more; none when they
+// cannot be read.
+func (r *DstackServerReconciler) exposure(ctx context.Context, p *pass) []status.Exposed {
+	effective, err := r.Resolver.Resolve(ctx, p.server)
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "Could not find out what a release exposes")
+		return nil
+	}
+	return status.Exposure(effective)
+}
+
+// tellProfiles tells of the first profiles by events on them, and counts the rest.
+func (r *DstackServerReconciler) tellProfiles(ctx context.Context, p *pass, exposed []status.Exposed) {
+	told := 0
+	for _, e := range exposed {
+		if e.Profile == "" {
+			p.tell(corev1.EventTypeWarning, v1alpha1.ReasonReleasing, e.Message)
+			continue
+		}
+		if told++; told > maxExposureEvents {
+			continue
+		}
+		var profile v1alpha1.IsolationProfile
+		if r.Client.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: e.Profile}, &profile) == nil {
+			r.Recorder.Eventf(&profile, p.server, corev1.EventTypeWarning, v1alpha1.ReasonReleasing, actionReconcile, "%s", clip(e.Message))
+		}
+	}
+	if more := told - maxExposureEvents; more > 0 {
+		p.tell(corev1.EventTypeWarning, v1alpha1.ReasonReleasing, fmt.Sprintf("%d more profiles refuse nothing any more", more))
+	}
+	p.emitNotes(r.Recorder)
+}
+
+// carriesSettings tells whether a release will take anything out of the workload.
+func carriesSettings(w *workload.Workload) bool {
+	return w != nil && w.SettingsRevision() != "" && apply.Owns(w)
+}
+
+// saidBefore is what was said for this very spec by a pass whose release failed.
+func saidBefore(s *v1alpha1.DstackServer) string {
+	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionSettingsApplied)
+	if c != nil && c.ObservedGeneration == s.Generation && strings.HasPrefix(c.Message, aboutToRelease) {
+		return c.Message
+	}
+	return ""
+}
+
+// releaseNotice says what is about to be taken out, and whom it meets.
+func releaseNotice(s *v1alpha1.DstackServer, w *workload.Workload, exposed int, runs string) string {
+	text := fmt.Sprintf("%s%s: pods that start from now on refuse nothing", aboutToRelease, w)
+	if exposed > 0 {
+		text += "; status.warnings says by profile what they allow"
+	}
+	if runs != "" {
+		text += "; " + runs
+	}
+	if proxy := s.Spec.SSHProxy; proxy != nil && proxy.Managed != nil {
+		text += fmt.Sprintf("; SSH sessions through the proxy, which nobody can count from here, end when its pods stop, at the latest %d s after they are told to",
+			proxy.Managed.TerminationGracePeriodSeconds)
+	}
+	return text
+}
+
+// markReleasing writes the notice into the status, and that nothing is applied
+// any more: a manager that dies after the release must not take it for somebody
+// else's doing.
+func markReleasing(s *v1alpha1.DstackServer, notice string, warnings []string, now time.Time) {
+	s.Status.SettingsRevision.Applied = ""
+	s.Status.Warnings = warnings
+	meta.SetStatusCondition(&s.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionSettingsApplied, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonReleasing,
+		Message: notice, ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(now),
+	})
+}
+
+// activeRuns names the runs that a release meets; "" without an admin token and
+// when the server does not say.
+func activeRuns(ctx context.Context, prober *observe.Prober, p *pass, token string) string {
+	if token == "" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, askForRuns)
+	defer cancel()
+	runs, all, err := prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
+	switch {
+	case err != nil:
+		return ""
+	case len(runs) == 0:
+		return "no run is active"
+	}
+	count := fmt.Sprint(len(runs))
+	if !all {
+		count = "more than " + count
+	}
+	const longest = 400
+	names := named(runNames(runs), firstRuns)
+	if len(names) > longest {
+		names = strings.ToValidUTF8(names[:longest], "") + "…"
+	}
+	return fmt.Sprintf("active runs, which go on: %s (%s)", count, names)
+}
