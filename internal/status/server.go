@@ -94,7 +94,7 @@ func covered(e *isolation.Effective, f ServerFacts) Finding {
 	}
 	view := View{
 		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "",
-		SettingsStalled: f.Settings.Stalled, SSHProxy: f.SSHProxy.orPending(),
+		SettingsStalled: f.Settings.Stalled, Doubt: doubt(f.Settings.Reason), SSHProxy: f.SSHProxy.orPending(),
 	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {
