@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"fmt"
-	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
@@ -68,10 +67,4 @@ func (p *pass) releaseTooOld() status.Finding {
 	return status.Stuck(v1alpha1.ReasonReleaseTooOld, fmt.Sprintf(
 		"a server pod runs dstack %s, and spec.defaultPermissions.allowManagersManageSecrets needs %s or later, so it is not set: upgrade dstack, or leave the field out",
 		p.server.Status.Release, dstack.FirstSecretsPermission))
-}
-
-// usersMayCreateProjects tells whether any dstack user may create a project, of which
-// they are the administrator then, for all that is known of the server's pods.
-func usersMayCreateProjects(running *v1alpha1.RunningSettings) bool {
-	return running == nil || !slices.Contains(running.DefaultPermissions, dstack.PermissionCreateProjects+"=false")
 }

@@ -53,7 +53,7 @@ type table struct {
 func newTable(p *isolation.Profile, v View, now time.Time) *table {
 	t := &table{profile: p, view: v, now: now, policy: v.Effective.AtLeast(p), awaited: v.awaited()}
 	if t.awaited == "" {
-		t.ways = append(waysToHost(&t.policy, v), waysOfPlacement(&t.policy)...)
+		t.ways = slices.Concat(waysToHost(&t.policy, v), waysOfPlacement(&t.policy), waysOfNewProjects(&t.policy, v))
 		t.findExcepted()
 	}
 	return t

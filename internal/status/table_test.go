@@ -134,6 +134,18 @@ var profileCases = map[string]profileCase{
 			v.Running.DeniedByServer = []v1alpha1.ControlName{v1alpha1.ControlServerAccess}
 		},
 	},
+	"no user may create a project": {
+		profile: restricted("research"),
+		change: func(v *ours.View) {
+			v.Running.SSHEnforcedPods, v.Running.DefaultPermissions = 2, []string{"allow_non_admins_create_projects=false"}
+		},
+	},
+	"users may create projects": {
+		profile: restricted("research"),
+		change: func(v *ours.View) {
+			v.Running.SSHEnforcedPods, v.Running.DefaultPermissions = 2, []string{"allow_non_admins_create_projects=true"}
+		},
+	},
 	"settings may not hold": {
 		server: restrictedServer(), profile: restricted("research"),
 		change: func(v *ours.View) {
