@@ -88,6 +88,9 @@ func (p *pass) hiddenObstacle() status.Finding {
 			return status.Stuck(v1alpha1.ReasonConfigDisabled, fmt.Sprintf(
 				"container %s takes %s from %s by envFrom, so dstack reads no config.yml and loads no plugin, whatever the value: remove the key", p.container.Name, h.variable, h.source))
 		case dstack.EnvPythonPath:
+			if p.server.Spec.PolicyPlugin.Delivery == v1alpha1.DeliveryREST {
+				continue // That plugin is dstack's own, and the operator sets no such path.
+			}
 			return status.Stuck(v1alpha1.ReasonSettingHidden, fmt.Sprintf(
 				"container %s takes %s from %s by envFrom, and the operator would set another: write it as a variable of the container, with :%s at its end", p.container.Name, h.variable, h.source, manifests.PluginDir))
 		case dstack.EnvServerDir:

@@ -3,10 +3,13 @@ package controllers
 import (
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // permissions are what the server's config.yml must say in default_permissions. A
@@ -22,7 +25,7 @@ func (p *pass) permissions() map[string]bool {
 		dstack.PermissionManageSSHFleets: want.AllowNonAdminsManageSSHFleets,
 		dstack.PermissionManageSecrets:   want.AllowManagersManageSecrets,
 	}
-	if p.tooOldForSecrets() {
+	if !p.knowsSecrets() {
 		delete(keys, dstack.PermissionManageSecrets)
 	}
 	permissions := map[string]bool{}
@@ -34,18 +37,33 @@ func (p *pass) permissions() map[string]bool {
 	return permissions
 }
 
-// tooOldForSecrets goes by the release that was seen last: the server pods are asked
-// at the end of a pass.
-func (p *pass) tooOldForSecrets() bool {
-	want := p.server.Spec.DefaultPermissions
-	return want != nil && want.AllowManagersManageSecrets != nil && dstack.Before(p.server.Status.Release, dstack.FirstSecretsPermission)
+// knowsSecrets tells whether the server's release certainly knows the permission to
+// manage secrets: one that does not would not start with it. The server pods are asked
+// at the end of a pass, so this goes by what was seen last. While nothing was seen,
+// what is in the workload stays.
+func (p *pass) knowsSecrets() bool {
+	switch release := p.server.Status.Release; {
+	case release != "":
+		return !dstack.Before(release, dstack.FirstSecretsPermission)
+	case meta.IsStatusConditionTrue(p.server.Status.Conditions, v1alpha1.ConditionConnected):
+		return true // It answers without one: a development build.
+	default:
+		return p.workload != nil && workload.Permits(p.workload.Injected(), dstack.PermissionManageSecrets)
+	}
 }
 
 // releaseTooOld says which setting needs a later release of dstack; empty when none
-// does. All other settings are known to every release that is supported.
+// does. Every release that is supported honours all other settings, but one whose
+// absence opens nothing: before dstack.FirstDstackInRuns there was no such run to
+// refuse.
 func (p *pass) releaseTooOld() status.Finding {
-	if !p.tooOldForSecrets() {
+	want := p.server.Spec.DefaultPermissions
+	if want == nil || want.AllowManagersManageSecrets == nil || p.knowsSecrets() {
 		return status.Finding{}
+	}
+	if p.server.Status.Release == "" {
+		return status.Unknown(v1alpha1.ReasonUnreachable, fmt.Sprintf(
+			"no server pod has said yet which release of dstack it runs, and spec.defaultPermissions.allowManagersManageSecrets needs %s or later, so it is not set yet: see Connected", dstack.FirstSecretsPermission))
 	}
 	who := "a server pod"
 	if manifests.Elsewhere(p.server) {
@@ -54,11 +72,4 @@ func (p *pass) releaseTooOld() status.Finding {
 	return status.Stuck(v1alpha1.ReasonReleaseTooOld, fmt.Sprintf(
 		"%s runs dstack %s, and spec.defaultPermissions.allowManagersManageSecrets needs %s or later, so it is not set: upgrade dstack, or leave the field out",
 		who, p.server.Status.Release, dstack.FirstSecretsPermission))
-}
-
-// usersMayCreateProjects tells whether any dstack user may create a project, for all
-// that is known here.
-func (p *pass) usersMayCreateProjects() bool {
-	want := p.server.Spec.DefaultPermissions
-	return want == nil || want.AllowNonAdminsCreateProjects == nil || *want.AllowNonAdminsCreateProjects
 }

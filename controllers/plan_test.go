@@ -233,6 +233,10 @@ var _ = Describe("Default permissions", func() {
 		w.pass()
 		Expect(args(w)).To(ContainElements("--default-permission=allow_non_admins_create_projects=false", "--default-permission=allow_non_admins_manage_ssh_fleets=false"))
 		Expect(w.deployment().Generation).To(Equal(before + 1))
+		Expect(w.server().Status.Warnings).To(ContainElement(ContainSubstring("may create a project")), "they still may on the pod that runs")
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.server().Status.Running.DefaultPermissions).To(Equal([]string{"allow_non_admins_create_projects=false", "allow_non_admins_manage_ssh_fleets=false"}))
 		Expect(w.server().Status.Warnings).NotTo(ContainElement(ContainSubstring("may create a project")))
 	})
 
@@ -252,5 +256,52 @@ var _ = Describe("Default permissions", func() {
 		Expect(args(w)).NotTo(ContainElement(ContainSubstring("secrets")))
 		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ReleaseTooOld: a server pod runs dstack 0.20.17, and " +
 			"spec.defaultPermissions.allowManagersManageSecrets needs 0.20.18 or later, so it is not set: upgrade dstack, or leave the field out"))
+	})
+
+	It("that an old release does not know stay out while its pods do not answer", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().Data())
+		w.ready("dstack-server-0", "10.0.0.1").release = "0.20.17"
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowManagersManageSecrets: &no}
+		})
+		w.inject()
+		before := w.deployment().Generation
+		w.network.gone("10.0.0.1:3000")
+		for range 3 {
+			w.pass()
+		}
+		Expect(w.condition("Connected")).To(HavePrefix("Connected=False Unreachable: "))
+		Expect(w.server().Status.Release).To(Equal("0.20.17"), "as it was seen last")
+		Expect(w.deployment().Generation).To(Equal(before), "dstack 0.20.17 would not start with the key")
+		Expect(args(w)).NotTo(ContainElement(ContainSubstring("secrets")))
+	})
+
+	It("that only some releases know wait until a pod has told its release", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().Data())
+		w.network.gone("10.0.0.1:3000")
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowManagersManageSecrets: &no}
+		})
+		w.inject()
+		w.startPod("dstack-server-1")
+		w.rolledOut()
+		Expect(args(w)).NotTo(ContainElement(ContainSubstring("secrets")))
+
+		By("it has")
+		w.end("dstack-server-1")
+		w.roll("dstack-server-0")
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=Unknown Unreachable: no server pod has said yet which release of dstack it runs, " +
+			"and spec.defaultPermissions.allowManagersManageSecrets needs 0.20.18 or later, so it is not set yet: see Connected"))
+		Expect(w.result.RequeueAfter).To(Equal(200*time.Millisecond), "the release is known at the end of the pass")
+		w.pass()
+		Expect(args(w)).To(ContainElement("--default-permission=allow_managers_manage_secrets=false"))
+
+		By("what is set stays while nothing answers")
+		before := w.deployment().Generation
+		w.network.gone("10.0.0.1:3000")
+		w.pass()
+		w.pass()
+		Expect(w.deployment().Generation).To(Equal(before))
 	})
 })

@@ -219,4 +219,23 @@ var _ = Describe("A variable that comes by envFrom", func() {
 		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False SettingHidden: container server takes DSTACK_SERVER_SSHPROXY_ENFORCED from " +
 			"key SSHPROXY_ENFORCED of Secret hidden by envFrom, and the operator decides about it: remove the key"))
 	})
+
+	It("and keeps the server from reading config.yml takes Ready from the profiles too", func() {
+		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFrom("settings"), settings(map[string]string{"OTHER": "x"}),
+			testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).AllowHostSSH().Obj())
+		w.bringUp()
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
+		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { c.Data[dstack.EnvConfigDisabled] = "0" })
+		w.pass()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=False ConfigDisabled: "))
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(Equal("Ready=False SettingsNotRunning: " +
+			"the server is told to read no config.yml, so it may load no plugin: see SettingsApplied of DstackServer main"))
+	})
+
+	It("and is the path of Python is nothing to the plugin that is dstack's own", func() {
+		w := stock(testkit.MakeServer("main").Delivery(v1alpha1.DeliveryREST), testkit.MakeServerPod().Data().EnvFrom("settings"),
+			settings(map[string]string{dstack.EnvPythonPath: "/plugins"}))
+		w.bringUp()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=True "))
+	})
 })

@@ -18,6 +18,7 @@ import (
 // observeServers asks every server pod for its release, and whether it accepts
 // the admin token.
 func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
+	p.facts.Release = p.server.Status.Release // As it was seen last, until it is seen again.
 	token, finding := r.adminToken(ctx, p.server)
 	if finding.Reason != "" {
 		p.facts.Connected = finding
@@ -27,13 +28,19 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 	addresses := p.addresses()
 	if len(addresses) == 0 {
 		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
-		p.facts.Release = p.server.Status.Release
 		return
 	}
 	port := p.apiPort()
 	answers := r.Prober.Servers(ctx, addresses, port, token)
-	p.facts.Connected, p.facts.Release = judgeServers(answers)
-	if !isTrue(p.facts.Connected) {
+	connected, release := judgeServers(answers)
+	p.facts.Connected = connected
+	if release != "" || isTrue(connected) {
+		p.facts.Release = release
+	}
+	if want := p.server.Spec.DefaultPermissions; want != nil && want.AllowManagersManageSecrets != nil && p.facts.Release != p.server.Status.Release {
+		p.wakeAfter(lookAgain) // It decides whether that can be set.
+	}
+	if !isTrue(connected) {
 		p.wakeAfter(askLater)
 	}
 	r.checkSSHTokens(ctx, p, port)

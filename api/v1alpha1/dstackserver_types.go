@@ -510,6 +510,23 @@ type RunningSettings struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=2
 	Deliveries []Delivery `json:"deliveries,omitempty"`
+
+	// deniedByServer lists the controls that dstack itself denies in all projects, on
+	// every one of these pods.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	DeniedByServer []ControlName `json:"deniedByServer,omitempty"`
+
+	// defaultPermissions lists what the config.yml of every one of these pods was made
+	// to say in default_permissions, each as KEY=true or KEY=false.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=64
+	DefaultPermissions []string `json:"defaultPermissions,omitempty"`
 }
 
 // PolicyRevisions are the digests of what is decided.
@@ -733,7 +750,8 @@ type DstackServerStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// release of dstack that the server's pods run, the oldest of them.
+	// release of dstack that the server's pods run, the oldest of them, as they last
+	// said it.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64

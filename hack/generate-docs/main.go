@@ -41,6 +41,8 @@ const explanation = `
   came without the list past the API server.
 - ` + "`DeniedIfSet`" + ` refuses a field that this release does not know if it carries a value. Null, false, 0, empty text, lists and objects,
   and what is made of those, pass: a newer dstack sends its new fields that way when users left them out.
+- "Server setting" means that dstack itself is told to refuse it in all projects, where every policy that enforces denies it and no
+  exception lifts it; else the plugin alone refuses, by project.
 `
 
 // examples is where the cases are, from the root of the repository.

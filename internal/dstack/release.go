@@ -16,6 +16,9 @@ const (
 	FirstGuardedRelease = "0.21.0"
 	// FirstSecretsPermission is the first that knows PermissionManageSecrets.
 	FirstSecretsPermission = "0.20.18"
+	// FirstDstackInRuns is the first in which a run may have dstack: true, and the
+	// first that knows EnvForbidDstackInRuns.
+	FirstDstackInRuns = "0.20.28"
 	// FirstContainerSSHRelease is the first in which an enforced SSH proxy also keeps
 	// users' keys out of jobs on backends that run containers without dstack's agent,
 	// such as kubernetes and runpod.

@@ -54,6 +54,8 @@ const (
 	ByPlugin          Enforcer = "policy plugin"
 	BySSHProxy        Enforcer = "SSH proxy, policy plugin"
 	ByNetworkSettings Enforcer = "network mode, policy plugin"
+	// ByServerSettings: dstack itself while all policies deny it, and the plugin.
+	ByServerSettings Enforcer = "server setting, policy plugin"
 )
 
 // row is what the table says of one control.
@@ -161,14 +163,14 @@ var table = [ControlCount]row{
 		modes:    []string{ModeAllowed, ModeDenied},
 		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
 		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ServerAccess)) },
-		enforcer: ByPlugin,
+		enforcer: ByServerSettings,
 	},
 	ServicesWithoutGateway: {
 		name:     v1alpha1.ControlServicesWithoutGateway,
 		modes:    []string{ModeAllowed, ModeDenied},
 		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
 		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ServicesWithoutGateway)) },
-		enforcer: ByPlugin,
+		enforcer: ByServerSettings,
 	},
 	Services: {
 		name:     v1alpha1.ControlServices,

@@ -54,6 +54,8 @@ type Effective struct {
 	NextExpiry time.Time
 
 	index index
+	// rest is what a project gets whose name somebody makes up.
+	rest Policy
 }
 
 // Profile is a resolved IsolationProfile, or the server's unmatchedProjects.
@@ -116,6 +118,7 @@ func Resolve(in Input) *Effective {
 	}
 	slices.SortFunc(e.Profiles, func(a, b *Profile) int { return cmp.Compare(a.Name, b.Name) })
 	e.index = newIndex(e.Profiles)
+	e.rest = e.ofNewProjects()
 	e.Plan = plan(e, in.Server.Spec.SSHProxy != nil, in.Now)
 	e.Revision = revision(e)
 	e.NextExpiry = nextExpiry(e.Profiles, in.Now)

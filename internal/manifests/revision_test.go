@@ -11,6 +11,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/testkit"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -287,6 +289,26 @@ func TestInitContainerIsNoForbiddenRoot(t *testing.T) {
 		}
 		if ptr.Deref(nonRoot, false) && user != nil && *user == 0 {
 			t.Errorf("%s: the init container runs as root and must not", name)
+		}
+	}
+}
+
+// The presence of such a variable counts, so another value of the user's is no
+// conflict.
+func TestWhatTheUserForbidsIsLeftToThem(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		pod  *testkit.ServerPod
+		want int
+	}{
+		{"nobody", testkit.MakeServerPod().Data(), 2},
+		{"another value", testkit.MakeServerPod().Data().Env(dstack.EnvForbidDstackInRuns, "true"), 1},
+		{"our value", testkit.MakeServerPod().Data().Env(dstack.EnvForbidDstackInRuns, "1"), 2},
+		{"a reference", testkit.MakeServerPod().Data().EnvFromSecret(dstack.EnvForbidDstackInRuns, "s", "k"), 2},
+	} {
+		w := world{pod: tc.pod, forbidden: []isolation.Control{isolation.ServerAccess, isolation.ServicesWithoutGateway}}
+		if got := len(manifests.Settings(w.input(t)).Settings); got != tc.want {
+			t.Errorf("%s: %d variables, want %d", tc.name, got, tc.want)
 		}
 	}
 }

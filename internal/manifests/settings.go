@@ -36,13 +36,6 @@ type SettingsInput struct {
 	Options Options
 }
 
-// forbidding are the variables whose presence has dstack deny a control in all
-// projects.
-var forbidding = map[isolation.Control]string{
-	isolation.ServerAccess:           dstack.EnvForbidDstackInRuns,
-	isolation.ServicesWithoutGateway: dstack.EnvForbidServicesWithoutGateway,
-}
-
 // Settings builds what the operator sets in the user's workload. The image and
 // the plugin of an earlier version stay while nothing else changes, because an
 // upgrade of the operator must not restart dstack.
@@ -55,7 +48,9 @@ func Settings(in SettingsInput) Intent {
 		i.Settings = append(i.Settings, envVar(dstack.EnvJobNetworkMode, strconv.Itoa(int(in.NetworkMode))))
 	}
 	for _, c := range in.Forbidden {
-		i.Settings = append(i.Settings, envVar(forbidding[c], "1"))
+		if name := workload.Forbidding()[c.Name()]; !forbiddenByUser(in.Container, name) {
+			i.Settings = append(i.Settings, envVar(name, "1"))
+		}
 	}
 	if in.SSH != nil {
 		i.SSH, i.SSHTokenID = sshVariables(in.SSH), in.SSH.TokenID
@@ -174,6 +169,14 @@ func pluginPart(in SettingsInput, version pin) *PluginPart {
 	return part
 }
 
+// forbiddenByUser tells whether the user's own manifest has a variable whose
+// presence counts, with another value than ours: that does as well, and to set it
+// would be a conflict about nothing.
+func forbiddenByUser(c *corev1.Container, name string) bool {
+	item := workload.Item(c, name)
+	return item != nil && item.ValueFrom == nil && item.Value != "1"
+}
+
 // pythonPathIsUsers tells whether the user's own PYTHONPATH already contains the
 // plugin's folder beside others.
 func pythonPathIsUsers(c *corev1.Container) bool {
@@ -191,7 +194,7 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 		"--proven-env=" + envProven,
 	}
 	for _, key := range slices.Sorted(maps.Keys(in.Permissions)) {
-		args = append(args, fmt.Sprintf("--default-permission=%s=%t", key, in.Permissions[key]))
+		args = append(args, fmt.Sprintf("%s%s=%t", workload.PermissionFlag, key, in.Permissions[key]))
 	}
 	c := corev1ac.Container().
 		WithName(workload.InjectContainer).

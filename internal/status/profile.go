@@ -31,6 +31,8 @@ type View struct {
 	Elsewhere bool
 	// SettingsStalled is true when the server's settings wait for somebody.
 	SettingsStalled bool
+	// Doubt is why settings that are in place may not hold; "" when nothing says so.
+	Doubt string
 	// SSHProxy is what the server's condition says of the SSH proxy.
 	SSHProxy Finding
 	// Override, when it has a reason, says for all profiles why nothing is in
@@ -70,6 +72,7 @@ func (v *View) take(server string, c metav1.Condition) {
 		v.SSHProxy = Finding{Status: c.Status, Reason: c.Reason, Message: c.Message, Stalled: sshStalls(c)}
 	case v1alpha1.ConditionSettingsApplied:
 		v.SettingsStalled = c.Status == metav1.ConditionFalse && stalls(c.Reason)
+		v.Doubt = doubt(c.Reason)
 	}
 }
 
@@ -84,6 +87,19 @@ func stalls(reason string) bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// doubt says why settings that are in place may not hold, by the reason of
+// SettingsApplied; "" for all other reasons.
+func doubt(reason string) string {
+	switch reason {
+	case v1alpha1.ReasonConfigDisabled:
+		return "the server is told to read no config.yml, so it may load no plugin"
+	case v1alpha1.ReasonSettingHidden:
+		return "the server takes a variable from another object that the operator decides about"
+	default:
+		return ""
 	}
 }
 
@@ -176,6 +192,8 @@ func (v View) asked(p *isolation.Profile) Finding {
 		return v.settings(fmt.Sprintf("%d of %d server pods do not ask the policy server", r.Pods-r.PolicyPods, r.Pods))
 	case !v.Proven:
 		return v.settings("no server pod has become ready with the settings yet")
+	case v.Doubt != "":
+		return v.settings(v.Doubt)
 	case p.Enforce && isolation.Strictness(r.NetworkMode) < isolation.Strictness(v.Effective.Plan.NetworkMode):
 		return v.settings(fmt.Sprintf("server pods run with network mode %d, planned is %d", r.NetworkMode, v.Effective.Plan.NetworkMode))
 	case !p.Enforce:

@@ -100,7 +100,7 @@ func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Fi
 	}
 	view := View{
 		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "",
-		SettingsStalled: f.Settings.Stalled, SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
+		SettingsStalled: f.Settings.Stalled, Doubt: doubt(f.Settings.Reason), SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
 	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {

@@ -68,6 +68,13 @@ func TestServerToTheLetter(t *testing.T) {
 			"Ready=False/FieldConflict: remove it there",
 			"UnmatchedProjectsCovered=False/SettingsNotRunning: 2 of 2 server pods do not ask the policy server: see SettingsApplied of DstackServer main",
 		},
+		"settings may not hold": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Settings = ours.Stuck(v1alpha1.ReasonSettingHidden, "remove the key")
+			},
+			"Ready=False/SettingHidden: remove the key",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server takes a variable from another object that the operator decides about: see SettingsApplied of DstackServer main",
+		},
 		"not accepted": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
 				*f = ours.ServerFacts{Accepted: ours.Stuck(v1alpha1.ReasonWorkloadNotFound, "create it")}

@@ -29,7 +29,7 @@ func Table(p *isolation.Profile, v View, now time.Time) []v1alpha1.EffectiveCont
 		standing, message := t.standing(c)
 		row.Standing, row.Message = standing, clip(message)
 		if standing != v1alpha1.StandingNotDenied && standing != v1alpha1.StandingNotEnforceable {
-			row.EnforcedBy = string(c.Enforcer())
+			row.EnforcedBy = string(t.enforcer(c))
 		}
 		rows = append(rows, row)
 	}
@@ -53,7 +53,7 @@ type table struct {
 func newTable(p *isolation.Profile, v View, now time.Time) *table {
 	t := &table{profile: p, view: v, now: now, policy: v.Effective.AtLeast(p), awaited: v.awaited()}
 	if t.awaited == "" {
-		t.ways = append(waysToHost(&t.policy, v), waysOfPlacement(&t.policy)...)
+		t.ways = slices.Concat(waysToHost(&t.policy, v), waysOfPlacement(&t.policy), waysOfNewProjects(&t.policy, v))
 		t.findExcepted()
 	}
 	return t
@@ -105,6 +105,16 @@ func (t *table) standing(c isolation.Control) (v1alpha1.Standing, string) {
 	return v1alpha1.StandingEnforced, ""
 }
 
+// enforcer names what refuses what the control denies. dstack itself does so only
+// while every server pod is told to.
+func (t *table) enforcer(c isolation.Control) isolation.Enforcer {
+	running := t.view.Running
+	if by := c.Enforcer(); by != isolation.ByServerSettings || running != nil && slices.Contains(running.DeniedByServer, c.Name()) {
+		return by
+	}
+	return isolation.ByPlugin
+}
+
 // notDenied says what a reader should know of a control that denies nothing.
 func (t *table) notDenied(c isolation.Control) string {
 	running := t.view.Running
@@ -132,7 +142,7 @@ func (v View) awaited() string {
 	case !v.Proven:
 		return "no server pod has become ready with the settings yet"
 	}
-	return ""
+	return v.Doubt
 }
 
 // noProxy says why hostSSH cannot be denied, and what to do. Projects that no

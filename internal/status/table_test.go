@@ -142,11 +142,37 @@ var profileCases = map[string]profileCase{
 	"gained because of another": {server: restrictedServer(), profile: open("vision"), others: []*testkit.Profile{restricted("research")}},
 	"still on mode 2":           {profile: restricted("research"), change: func(v *ours.View) { v.Running.NetworkMode = 2 }},
 	"still on mode 2, stalled":  {profile: restricted("research"), change: func(v *ours.View) { v.Running.NetworkMode, v.SettingsStalled = 2, true }},
-	"one pod does not ask":      {profile: restricted("research"), change: func(v *ours.View) { v.Running.PolicyPods = 1 }},
-	"not proven":                {profile: restricted("research"), change: func(v *ours.View) { v.Proven = false }},
-	"no server pods":            {profile: restricted("research"), change: func(v *ours.View) { v.Running = &v1alpha1.RunningSettings{} }},
-	"not served":                {profile: restricted("research"), change: func(v *ours.View) { v.Served = "" }},
-	"audit":                     {profile: restricted("research").Audit()},
+	"the server itself denies": {
+		server: restrictedServer(), profile: restricted("research"),
+		change: func(v *ours.View) {
+			v.Running.DeniedByServer = []v1alpha1.ControlName{v1alpha1.ControlServerAccess}
+		},
+	},
+	"no user may create a project": {
+		profile: restricted("research"),
+		change: func(v *ours.View) {
+			v.Running.SSHEnforcedPods, v.Running.DefaultPermissions = 2, []string{"allow_non_admins_create_projects=false"}
+		},
+	},
+	"users may create projects": {
+		profile: restricted("research"),
+		change: func(v *ours.View) {
+			v.Running.SSHEnforcedPods, v.Running.DefaultPermissions = 2, []string{"allow_non_admins_create_projects=true"}
+		},
+	},
+	"settings may not hold": {
+		server: restrictedServer(), profile: restricted("research"),
+		change: func(v *ours.View) {
+			s := restrictedServer().Condition(v1alpha1.ConditionSettingsApplied, metav1.ConditionFalse, v1alpha1.ReasonConfigDisabled, "remove the key").Obj()
+			seen := ours.ViewOf(s, v.Effective)
+			v.Doubt, v.SettingsStalled = seen.Doubt, seen.SettingsStalled
+		},
+	},
+	"one pod does not ask": {profile: restricted("research"), change: func(v *ours.View) { v.Running.PolicyPods = 1 }},
+	"not proven":           {profile: restricted("research"), change: func(v *ours.View) { v.Proven = false }},
+	"no server pods":       {profile: restricted("research"), change: func(v *ours.View) { v.Running = &v1alpha1.RunningSettings{} }},
+	"not served":           {profile: restricted("research"), change: func(v *ours.View) { v.Served = "" }},
+	"audit":                {profile: restricted("research").Audit()},
 	"audit beside enforce": {
 		profile: restricted("research").Audit(),
 		others:  []*testkit.Profile{open("all").Include("*").Controls(func(c *v1alpha1.Controls) { c.Privileged = v1alpha1.Denied })},

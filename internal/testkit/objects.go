@@ -31,6 +31,7 @@ func MakeServer(name string) *Server {
 			API:          v1alpha1.ServerAPI{Port: 3000},
 			ServerDir:    "/root/.dstack/server",
 			Injection:    v1alpha1.InjectionEnabled,
+			Rollout:      v1alpha1.RolloutAutomatic,
 			PolicyPlugin: v1alpha1.PolicyPlugin{Delivery: v1alpha1.DeliveryPython, Replicas: 2},
 			UnmatchedProjects: v1alpha1.UnmatchedProjects{
 				Level: v1alpha1.LevelOpen, LevelVersion: v1alpha1.LevelVersionV1, Enforcement: v1alpha1.EnforcementEnforce,

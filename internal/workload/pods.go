@@ -38,22 +38,27 @@ func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningS
 		c := findContainer(pods[i].Spec.Containers, container)
 		r.Pods++
 		mode := v1alpha1.NetworkMode(dstack.NetworkModeHostWhenPossible)
+		var denied []v1alpha1.ControlName
+		var permitted []string
 		if c != nil {
-			mode = NetworkMode(c)
+			mode, denied = NetworkMode(c), forbidden(c)
 			if SSHEnforced(c) {
 				r.SSHEnforcedPods++
 			}
 			if d := delivery(&pods[i], c, at); d != "" {
 				r.PolicyPods++
+				permitted = permissions(findContainer(pods[i].Spec.InitContainers, InjectContainer))
 				if !slices.Contains(r.Deliveries, d) {
 					r.Deliveries = append(r.Deliveries, d)
 				}
 			}
 		}
 		if r.Pods == 1 {
-			r.NetworkMode = mode
+			r.NetworkMode, r.DeniedByServer, r.DefaultPermissions = mode, denied, permitted
 		} else {
 			r.NetworkMode = isolation.Weaker(r.NetworkMode, mode)
+			r.DeniedByServer = common(r.DeniedByServer, denied)
+			r.DefaultPermissions = common(r.DefaultPermissions, permitted)
 		}
 	}
 	slices.Sort(r.Deliveries)

@@ -36,6 +36,7 @@ func (r *release) start(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 	r.world = newWorld(GinkgoT().TempDir(), venv, deliveries...)
 	r.world.recorded, r.world.projects = true, []string{base, research}
+	r.world.dstack[withREST].forbids = true
 	DeferCleanup(func() { Expect(r.world.stop()).To(Succeed()) })
 	started := time.Now()
 	Expect(r.world.start(ctx)).To(Succeed())
@@ -115,6 +116,8 @@ var _ = Describe("Release", func() {
 				specsOfDelivery(r, server)
 				specsOfFleets(r, server)
 			}
+			It("refuses what it is told to refuse in all projects, when it is submitted", func() { r.expectForbidden() })
+			It("holds to the default permissions that its config.yml was given", func() { r.expectPermitted() })
 			It("lets the Python plugin read what its process runs with", func() { r.expectAttested() })
 			It("sends no value in a field that no captured case has", func() { r.expectKnownKeys() })
 		})
@@ -175,6 +178,43 @@ func postAs(user account, path string, body any) answer {
 	got, err := user.post("/api/project/"+research+"/"+path, body)
 	Expect(err).NotTo(HaveOccurred())
 	return got
+}
+
+// expectForbidden submits, where the policy allows it, what one of two servers was
+// told to refuse.
+func (r *release) expectForbidden() {
+	GinkgoHelper()
+	for configuration, want := range map[string]string{
+		`{"type": "task", "commands": ["true"], "dstack": true}`: "This dstack-server installation forbids `dstack: true` in run configurations.",
+		`{"type": "service", "port": 80, "commands": ["true"]}`:  "This dstack-server installation forbids services without a gateway. Please configure a gateway.",
+	} {
+		for server, s := range r.world.dstack {
+			got, err := s.members[member].post("/api/project/"+base+"/runs/apply", map[string]any{
+				"plan": map[string]any{"run_spec": run(configuration)}, "force": true,
+			})
+			Expect(err).NotTo(HaveOccurred())
+			if s.forbids {
+				Expect(got.message()).To(Equal(want), server)
+			} else {
+				expectAccepted(got)
+			}
+		}
+	}
+}
+
+// expectPermitted asks whether a user may create projects: both servers' config.yml
+// denies it, one by the user's own hand.
+func (r *release) expectPermitted() {
+	GinkgoHelper()
+	for server, s := range r.world.dstack {
+		var user struct {
+			Permissions struct {
+				CanCreateProjects *bool `json:"can_create_projects"`
+			}
+		}
+		Expect(s.members[member].read("/api/users/get_my_user", nil, &user)).To(Succeed())
+		Expect(user.Permissions.CanCreateProjects).To(HaveValue(BeFalse()), server)
+	}
 }
 
 // expectAttested holds that the names of dstack that no release promises are

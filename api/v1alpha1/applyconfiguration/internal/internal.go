@@ -660,11 +660,23 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.dstack-isolation.operator.api.v1alpha1.RunningSettings
   map:
     fields:
+    - name: defaultPermissions
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
     - name: deliveries
       type:
         list:
           elementType:
             namedType: com.github.dstack-isolation.operator.api.v1alpha1.Delivery
+          elementRelationship: associative
+    - name: deniedByServer
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.ControlName
           elementRelationship: associative
     - name: networkMode
       type:

@@ -18,7 +18,8 @@ type DstackServerStatusApplyConfiguration struct {
 	// PolicyPluginReady, SSHProxyReady, SettingsApplied, UnmatchedProjectsCovered,
 	// Ready, and, abnormal when true, Reconciling and Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// release of dstack that the server's pods run, the oldest of them.
+	// release of dstack that the server's pods run, the oldest of them, as they last
+	// said it.
 	Release *string `json:"release,omitempty"`
 	// profiles is the number of profiles that name this server.
 	Profiles *int32 `json:"profiles,omitempty"`

@@ -26,6 +26,12 @@ type RunningSettingsApplyConfiguration struct {
 	SSHEnforcedPods *int32 `json:"sshEnforcedPods,omitempty"`
 	// deliveries lists the ways in which these pods ask the policy server.
 	Deliveries []apiv1alpha1.Delivery `json:"deliveries,omitempty"`
+	// deniedByServer lists the controls that dstack itself denies in all projects, on
+	// every one of these pods.
+	DeniedByServer []apiv1alpha1.ControlName `json:"deniedByServer,omitempty"`
+	// defaultPermissions lists what the config.yml of every one of these pods was made
+	// to say in default_permissions, each as KEY=true or KEY=false.
+	DefaultPermissions []string `json:"defaultPermissions,omitempty"`
 }
 
 // RunningSettingsApplyConfiguration constructs a declarative configuration of the RunningSettings type for use with
@@ -72,6 +78,26 @@ func (b *RunningSettingsApplyConfiguration) WithSSHEnforcedPods(value int32) *Ru
 func (b *RunningSettingsApplyConfiguration) WithDeliveries(values ...apiv1alpha1.Delivery) *RunningSettingsApplyConfiguration {
 	for i := range values {
 		b.Deliveries = append(b.Deliveries, values[i])
+	}
+	return b
+}
+
+// WithDeniedByServer adds the given value to the DeniedByServer field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the DeniedByServer field.
+func (b *RunningSettingsApplyConfiguration) WithDeniedByServer(values ...apiv1alpha1.ControlName) *RunningSettingsApplyConfiguration {
+	for i := range values {
+		b.DeniedByServer = append(b.DeniedByServer, values[i])
+	}
+	return b
+}
+
+// WithDefaultPermissions adds the given value to the DefaultPermissions field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the DefaultPermissions field.
+func (b *RunningSettingsApplyConfiguration) WithDefaultPermissions(values ...string) *RunningSettingsApplyConfiguration {
+	for i := range values {
+		b.DefaultPermissions = append(b.DefaultPermissions, values[i])
 	}
 	return b
 }
