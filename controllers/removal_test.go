@@ -41,13 +41,13 @@ func governed() (w *world, before *appsv1.Deployment, process *dstackServer) {
 	w.bringUp()
 	Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
 	w.events()
-	w.later()
+	w.nextSecond()
 	return w, before, w.ready("dstack-server-0", "10.0.0.1")
 }
 
-// later waits until a write of now has a later time than those before: times of
+// nextSecond waits until a write of now has a later time than those before: times of
 // writes have no fractions of a second.
-func (w *world) later() {
+func (w *world) nextSecond() {
 	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second + 10*time.Millisecond)))
 	w.clock.SetTime(time.Now())
 }
@@ -95,7 +95,7 @@ var _ = Describe("Settings that somebody else takes out", func() {
 		func(remove func(w *world, before *appsv1.Deployment), manager, message string) {
 			w, before, process := governed()
 			remove(w, before)
-			w.later()
+			w.nextSecond()
 			now := w.clock.Now()
 			w.pass()
 			want := "SettingsApplied=False RemovedBy: " + message + after
@@ -125,7 +125,7 @@ var _ = Describe("Settings that somebody else takes out", func() {
 			w.startPod("dstack-server-0")
 			w.setStatus(testkit.SetReady(get(w, "dstack-server-0", &corev1.Pod{}), "10.0.0.1"))
 			w.rolledOut()
-			w.later()
+			w.nextSecond()
 			restored := w.clock.Now()
 			process.submitted(restored.Add(time.Minute), "research", "after", false)
 			w.pass()
@@ -177,6 +177,7 @@ var _ = Describe("Settings that somebody else takes out", func() {
 		w.roll("dstack-server-0")
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostNetwork = v1alpha1.HostNetworkAllowed })
 		w.policyServersUp()
+		w.pass() // A looser mode is told first.
 		w.withFaults(interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
 			return unavailable()
 		}})
@@ -192,7 +193,7 @@ var _ = Describe("Settings that somebody else takes out", func() {
 		stale := w.deployment()
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostNetwork = "" })
 		w.policyServersUp()
-		w.pass()
+		w.settle()
 		w.roll("dstack-server-0")
 		w.settle()
 		w.withFaults(interceptor.Funcs{Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
@@ -217,7 +218,7 @@ var _ = Describe("Settings that somebody else takes out", func() {
 	It("are not laid at the door of who wrote before", func() {
 		w, before, _ := governed()
 		w.kubectl("set", "image", "deployment/"+testkit.WorkloadName, "server=dstackai/dstack:next")
-		w.later()
+		w.nextSecond()
 		w.roll("dstack-server-0")
 		w.settle()
 		before.Spec.Template.Spec.Containers[0].Image = "dstackai/dstack:next"
