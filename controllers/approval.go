@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -47,19 +48,20 @@ func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (man
 	var c corev1.ConfigMap
 	name := manifests.ApprovedName(p.server.Name)
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: name}, &c)
-	if client.IgnoreNotFound(err) != nil {
+	switch {
+	case apierrors.IsNotFound(err):
+		return manifests.Intent{}, false, nil
+	case err != nil:
 		return manifests.Intent{}, false, fmt.Errorf("read ConfigMap %s: %w", name, err)
-	}
-	// One of an object of this name that is gone approves nothing.
-	if err != nil || c.Labels[manifests.LabelServerUID] != string(p.server.UID) {
+	case c.Labels[manifests.LabelServerUID] != string(p.server.UID):
+		// One of an object of this name that is gone approves nothing.
 		return manifests.Intent{}, false, nil
 	}
-	last, err := manifests.ReadApproved(c.Data[manifests.ApprovedKey], r.settingsInput(p))
-	if err != nil {
-		p.warn("in ConfigMap %s, %s: a drift of them is not repaired", name, err)
-		return manifests.Intent{}, false, nil
+	last, problem := manifests.ReadApproved(c.Data[manifests.ApprovedKey], r.settingsInput(p))
+	if problem != nil {
+		p.warn("in ConfigMap %s, %s: a drift of them is not repaired", name, problem)
 	}
-	return last, true, nil
+	return last, problem == nil, nil
 }
 
 // sayPending lets a change that waits speak for settings that are well otherwise.
@@ -137,19 +139,28 @@ func (p *pass) changes(planned manifests.Intent) []v1alpha1.PendingItem {
 			add(item.Name, v1alpha1.ChangeChange)
 		}
 	}
-	for _, e := range p.container.Env {
-		if !wanted[e.Name] && slices.Contains(managed, e.Name) && apply.OwnsVariable(p.workload, p.container.Name, e.Name) {
-			add(e.Name, v1alpha1.ChangeRemove)
-		}
-	}
-	for i := range p.workload.Template.Spec.Volumes {
-		name := "volume " + p.workload.Template.Spec.Volumes[i].Name
-		if !wanted[name] && (name == "volume "+manifests.PluginVolume || name == "volume "+manifests.ConfigVolume) {
-			add(name, v1alpha1.ChangeRemove)
-		}
+	for _, name := range p.dropped(wanted) {
+		add(name, v1alpha1.ChangeRemove)
 	}
 	const most = 32
 	return items[:min(len(items), most)]
+}
+
+// dropped names what is the operator's in the workload and not wanted any more.
+func (p *pass) dropped(wanted map[string]bool) []string {
+	var names []string
+	for _, e := range p.container.Env {
+		if !wanted[e.Name] && slices.Contains(managed, e.Name) && apply.OwnsVariable(p.workload, p.container.Name, e.Name) {
+			names = append(names, e.Name)
+		}
+	}
+	for i := range p.workload.Template.Spec.Volumes {
+		v := p.workload.Template.Spec.Volumes[i].Name
+		if ours := v == manifests.PluginVolume || v == manifests.ConfigVolume; ours && !wanted["volume "+v] {
+			names = append(names, "volume "+v)
+		}
+	}
+	return names
 }
 
 // why says what asks for an item to be as it is planned.

@@ -81,16 +81,26 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%d of %d server pods still let users in past the SSH proxy", running.Pods-running.SSHEnforcedPods, running.Pods))
 	case running.Pods > 0 && isolation.Strictness(running.NetworkMode) < isolation.Strictness(p.effective.Plan.NetworkMode):
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("a server pod still runs with network mode %d", running.NetworkMode))
-	case p.sshHeldBack():
-		return status.Waiting(v1alpha1.ReasonWaitingForSSHProxy,
-			"the server is told of the SSH proxy once that answers, because nobody could log in before: see SSHProxyReady")
 	}
-	for _, f := range []status.Finding{p.hiddenSetting(), p.releaseTooOld()} {
+	return p.judgeSurroundings()
+}
+
+func (p *pass) awaitsSSHProxy() status.Finding {
+	if !p.sshHeldBack() {
+		return status.Finding{}
+	}
+	return status.Waiting(v1alpha1.ReasonWaitingForSSHProxy,
+		"the server is told of the SSH proxy once that answers, because nobody could log in before: see SSHProxyReady")
+}
+
+// judgeSurroundings says what keeps settings that run from being called all there is.
+func (p *pass) judgeSurroundings() status.Finding {
+	for _, f := range []status.Finding{p.awaitsSSHProxy(), p.hiddenSetting(), p.releaseTooOld()} {
 		if f.Reason != "" {
 			return f
 		}
 	}
-	return status.OK(v1alpha1.ReasonApplied, fmt.Sprintf("all settings are in %s and in its %d pods", p.workload, running.Pods))
+	return status.OK(v1alpha1.ReasonApplied, fmt.Sprintf("all settings are in %s and in its %d pods", p.workload, p.facts.Running.Pods))
 }
 
 // noteProven remembers that the settings work once a pod with them is ready,

@@ -18,35 +18,13 @@ import (
 // applySettings puts the settings into the user's workload, if nothing speaks
 // against it, and judges how far they have come.
 func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) error {
-	planned := r.intent(p)
-	r.warnings(p)
-	if err := r.lookAtConfig(ctx, p); err != nil {
-		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
-		return err
-	}
-	intent, approved, err := r.approve(ctx, p, planned)
+	intent, ready, err := r.chooseSettings(ctx, p)
 	if err != nil {
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 		return err
 	}
 	defer p.sayPending()
-	if f := p.refusal(intent); f.Reason != "" {
-		p.facts.Settings = f
-		return nil
-	}
-	if p.workload.Injected() == nil && !p.policyReady {
-		p.facts.Settings = status.Waiting(v1alpha1.ReasonWaitingForPolicyServers,
-			"the server is told to ask the policy server once every replica of it is ready")
-		return nil
-	}
-	if !approved {
-		if f := r.proxyAwaited(p); f.Reason != "" {
-			p.facts.Settings, p.facts.Pending = f, nil // To be approved together.
-		}
-		return nil
-	}
-	if wait := r.holdBack(p, intent); wait.Reason != "" {
-		p.facts.Settings = wait
+	if !ready {
 		return nil
 	}
 	result, err := r.applier.Settings(ctx, intent)
@@ -59,6 +37,43 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 		return err
 	}
+	return r.followSettings(ctx, p, intent, result)
+}
+
+// chooseSettings decides what is applied in this pass. Not ready means nothing, and
+// the pass says why.
+func (r *DstackServerReconciler) chooseSettings(ctx context.Context, p *pass) (intent manifests.Intent, ready bool, err error) {
+	planned := r.intent(p)
+	r.warnings(p)
+	if err := r.lookAtConfig(ctx, p); err != nil {
+		return planned, false, err
+	}
+	intent, approved, err := r.approve(ctx, p, planned)
+	if err != nil {
+		return planned, false, err
+	}
+	if f := p.refusal(intent); f.Reason != "" {
+		p.facts.Settings = f
+		return intent, false, nil
+	}
+	if p.workload.Injected() == nil && !p.policyReady {
+		p.facts.Settings = status.Waiting(v1alpha1.ReasonWaitingForPolicyServers,
+			"the server is told to ask the policy server once every replica of it is ready")
+		return intent, false, nil
+	}
+	if !approved {
+		if f := r.proxyAwaited(p); f.Reason != "" {
+			p.facts.Settings, p.facts.Pending = f, nil // To be approved together.
+		}
+		return intent, false, nil
+	}
+	wait := r.holdBack(p, intent)
+	p.facts.Settings = wait
+	return intent, wait.Reason == "", nil
+}
+
+// followSettings judges what became of settings that were sent.
+func (r *DstackServerReconciler) followSettings(ctx context.Context, p *pass, intent manifests.Intent, result apply.Result) error {
 	p.facts.Injected = result.Items
 	clash := judgeResult(result, p.workload)
 	if clash.Reason != "" && !result.Plugin {
@@ -69,7 +84,7 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	if err := r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, intent)); err != nil {
 		return err
 	}
-	err = r.followRollout(ctx, p, intent)
+	err := r.followRollout(ctx, p, intent)
 	// The plugin is in, so its pods are followed even where a variable beside it
 	// is in conflict; what stalls the pods themselves comes first.
 	if clash.Reason != "" && !p.facts.Settings.Stalled {

@@ -108,20 +108,20 @@ type DefaultPermissions struct {
 	// true.
 	//
 	// +optional
-	AllowNonAdminsCreateProjects *bool `json:"allowNonAdminsCreateProjects,omitempty"`
+	AllowNonAdminsCreateProjects *bool `json:"allowNonAdminsCreateProjects,omitempty"` //nolint:kubeapilinter // dstack's own values are booleans
 
 	// allowNonAdminsManageSSHFleets lets members of a project who do not
 	// administrate it manage its SSH fleets. dstack's default: true.
 	//
 	// +optional
-	AllowNonAdminsManageSSHFleets *bool `json:"allowNonAdminsManageSSHFleets,omitempty"`
+	AllowNonAdminsManageSSHFleets *bool `json:"allowNonAdminsManageSSHFleets,omitempty"` //nolint:kubeapilinter // dstack's own values are booleans
 
 	// allowManagersManageSecrets lets managers of a project manage its secrets.
 	// dstack's default: false. It needs dstack 0.20.18 or later: older ones do not
 	// start with it, so it is left out there.
 	//
 	// +optional
-	AllowManagersManageSecrets *bool `json:"allowManagersManageSecrets,omitempty"`
+	AllowManagersManageSecrets *bool `json:"allowManagersManageSecrets,omitempty"` //nolint:kubeapilinter // dstack's own values are booleans
 }
 
 // Delivery is the way in which the policy plugin gets into the dstack server.
@@ -416,7 +416,7 @@ type DstackServerSpec struct {
 	// left out for a server that runs elsewhere: then api.url names that.
 	//
 	// +optional
-	Workload WorkloadReference `json:"workload,omitzero"`
+	Workload WorkloadReference `json:"workload,omitzero"` //nolint:kubeapilinter // one that is left out is zero
 
 	// api says how to talk to the server. Its pods are addressed one by one.
 	//

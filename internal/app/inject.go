@@ -49,8 +49,7 @@ answers. The reason of a failure is also written to ` + terminationLog + `, if t
     --source %s --target /dstack-isolation/config.yml \
     --policy-url http://main-policy.dstack.svc:8080`, path.Join(dstack.DefaultServerDir, dstack.ConfigFile)),
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if options.Permissions, err = parsePermissions(permissions); err != nil {
 				return err
 			}

@@ -63,22 +63,29 @@ func (c *Client) CheckToken(ctx context.Context) (globalRole string, err error) 
 }
 
 func (c *Client) post(ctx context.Context, path, token string, into any) error {
-	return c.ask(ctx, path, token, struct{}{}, into, maxAnswer)
+	return c.ask(ctx, question{path, token, struct{}{}, maxAnswer}, into)
 }
 
-// ask sends a body and reads an answer of at most so many bytes.
-func (c *Client) ask(ctx context.Context, path, token string, body, into any, most int64) error {
-	sent, err := json.Marshal(body)
+// question is what is asked of the API.
+type question struct {
+	path, token string
+	body        any
+	// most bounds the answer, in bytes.
+	most int64
+}
+
+func (c *Client) ask(ctx context.Context, q question, into any) error {
+	sent, err := json.Marshal(q.body)
 	if err != nil {
-		return fmt.Errorf("write the question for %s: %w", path, err)
+		return fmt.Errorf("write the question for %s: %w", q.path, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.BaseURL+path, bytes.NewReader(sent))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.BaseURL+q.path, bytes.NewReader(sent))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if q.token != "" {
+		req.Header.Set("Authorization", "Bearer "+q.token)
 	}
 	res, err := c.HTTP.Do(req)
 	if err != nil {
@@ -88,8 +95,8 @@ func (c *Client) ask(ctx context.Context, path, token string, body, into any, mo
 	if res.StatusCode != http.StatusOK {
 		return &StatusError{Code: res.StatusCode}
 	}
-	if err := json.NewDecoder(io.LimitReader(res.Body, most)).Decode(into); err != nil {
-		return fmt.Errorf("read the answer of %s: %w", path, err)
+	if err := json.NewDecoder(io.LimitReader(res.Body, q.most)).Decode(into); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", q.path, err)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (c *Client) Runs(ctx context.Context, q RunsQuery) (runs []Run, all bool, e
 	page := listRuns{OnlyActive: q.OnlyActive, Limit: pageOfRuns}
 	for {
 		var listed []listedRun
-		if err := c.ask(ctx, "/api/runs/list", c.Token, page, &listed, maxPageOfRuns); err != nil {
+		if err := c.ask(ctx, question{"/api/runs/list", c.Token, page, maxPageOfRuns}, &listed); err != nil {
 			return nil, false, err
 		}
 		for _, r := range listed {
