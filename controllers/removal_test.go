@@ -177,6 +177,7 @@ var _ = Describe("Settings that somebody else takes out", func() {
 		w.roll("dstack-server-0")
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostNetwork = v1alpha1.HostNetworkAllowed })
 		w.policyServersUp()
+		w.pass() // A looser mode is told first.
 		w.withFaults(interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
 			return unavailable()
 		}})
@@ -192,7 +193,7 @@ var _ = Describe("Settings that somebody else takes out", func() {
 		stale := w.deployment()
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostNetwork = "" })
 		w.policyServersUp()
-		w.pass()
+		w.settle()
 		w.roll("dstack-server-0")
 		w.settle()
 		w.withFaults(interceptor.Funcs{Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
