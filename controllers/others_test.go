@@ -21,7 +21,9 @@ func away() interceptor.Funcs {
 		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
 			return unavailable()
 		},
-		List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error { return unavailable() },
+		List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error {
+			return unavailable()
+		},
 		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
 			return unavailable()
 		},

@@ -36,9 +36,9 @@ type pass struct {
 	policyReady bool
 	// policyServers are the answers of those that are asked for decisions.
 	policyServers []observe.PolicyServer
-	ssh         sshPass
-	facts       status.ServerFacts
-	requeue     time.Duration
+	ssh           sshPass
+	facts         status.ServerFacts
+	requeue       time.Duration
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {

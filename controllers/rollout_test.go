@@ -60,8 +60,8 @@ var _ = Describe("A rollout of the settings", func() {
 	}
 
 	DescribeTable("ends with the settings in every pod, or says what blocks it",
-		func(make func() *world, blocked string, goOn func(*world)) {
-			w := make()
+		func(start func() *world, blocked string, goOn func(*world)) {
+			w := start()
 			w.inject()
 			w.rollingOut()
 			w.pass()
@@ -166,7 +166,7 @@ var _ = Describe("A workload that somebody else scales", func() {
 		Expect(w.template()).To(Equal(template), "nothing was written to it")
 		for _, entry := range w.deployment().ManagedFields {
 			if entry.Manager == "dstack-isolation" {
-				Expect(string(entry.FieldsV1.Raw)).NotTo(ContainSubstring("replicas"))
+				Expect(entry.FieldsV1.GetRawString()).NotTo(ContainSubstring("replicas"))
 			}
 		}
 	})
