@@ -133,7 +133,7 @@ func (m *mortal) outcome() map[string]string {
 		Expect(api.Client.List(context.Background(), list, client.InNamespace(m.ns))).To(Succeed())
 		Expect(meta.EachListItem(list, func(o runtime.Object) error {
 			object := o.(client.Object)
-			out[kindOf(object)+" "+object.GetName()] = same.Replace(comparableText(object))
+			out[kindOf(object)+" "+object.GetName()] = same.Replace(plainObject(object))
 			return nil
 		})).To(Succeed())
 	}
@@ -163,9 +163,9 @@ func (m *mortal) placeholders() *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-// comparableText is an object without what the API server gives it and without
+// plainObject is an object without what the API server gives it and without
 // secrets; of the workload with who owns which field, and how often it changed.
-func comparableText(o client.Object) string {
+func plainObject(o client.Object) string {
 	GinkgoHelper()
 	raw, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	Expect(err).NotTo(HaveOccurred())
@@ -179,8 +179,15 @@ func comparableText(o client.Object) string {
 	}
 	slices.Sort(owners)
 	drop := [][]string{
-		{"metadata", "uid"}, {"metadata", "resourceVersion"}, {"metadata", "creationTimestamp"}, {"metadata", "managedFields"},
-		{"spec", "clusterIP"}, {"spec", "clusterIPs"}, {"spec", "ports"}, {"status", "sshProxy", "fingerprints"}, {"status", "sshProxy", "knownHosts"},
+		{"metadata", "uid"},
+		{"metadata", "resourceVersion"},
+		{"metadata", "creationTimestamp"},
+		{"metadata", "managedFields"},
+		{"spec", "clusterIP"},
+		{"spec", "clusterIPs"},
+		{"spec", "ports"},
+		{"status", "sshProxy", "fingerprints"},
+		{"status", "sshProxy", "knownHosts"},
 	}
 	if !isWorkload {
 		drop = append(drop, []string{"metadata", "generation"})

@@ -74,11 +74,17 @@ func (w *Workload) Blocked() string {
 	}
 }
 
-// failure looks for a container that does not start. Waiting for an image or a
-// Secret counts: the kubelet retries, but nothing will change by itself.
+// failure looks for a pod that no node takes, and for a container that does not
+// start. Waiting for an image or a Secret counts: the kubelet retries, but
+// nothing will change by itself.
 func failure(pod *corev1.Pod) Failure {
 	if pod.DeletionTimestamp != nil {
 		return Failure{}
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return Failure{Pod: pod.Name, Message: "scheduling: " + stable(c.Message)}
+		}
 	}
 	for i := range pod.Status.InitContainerStatuses {
 		s := &pod.Status.InitContainerStatuses[i]

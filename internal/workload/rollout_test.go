@@ -185,6 +185,26 @@ func TestFailure(t *testing.T) {
 	}
 }
 
+func TestFailureOfAPodThatNoNodeTakes(t *testing.T) {
+	w := workload.FromDeployment(injectedPod().Deployment("dstack"))
+	pod := injectedPod().Pod("p")
+	scheduled := func(reason, message string) string {
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message}}
+		return w.ObserveRollout([]corev1.Pod{*pod}).Failure.Message
+	}
+	want := "scheduling: 0/3 nodes are available: 3 node(s) had volume node affinity conflict"
+	if got := scheduled(corev1.PodReasonUnschedulable, "0/3 nodes are available: 3 node(s) had volume node affinity conflict"); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := scheduled(corev1.PodReasonSchedulingGated, "waiting for a gate"); got != "scheduling: waiting for a gate" {
+		t.Errorf("got %q", got)
+	}
+	pod.Status.Conditions[0].Status = corev1.ConditionTrue
+	if f := w.ObserveRollout([]corev1.Pod{*pod}).Failure; f != (workload.Failure{}) {
+		t.Errorf("scheduled: got %+v", f)
+	}
+}
+
 func TestFailureIsOfPodsWithTheSettingsThatStay(t *testing.T) {
 	failed := func(b *testkit.ServerPod, name string) corev1.Pod {
 		return *testkit.SetInitFailed(b.Pod(name), workload.InjectContainer, 1, "no answer")
