@@ -20,7 +20,8 @@ func TestPermit(t *testing.T) {
 		"nothing wanted": {nil, "projects: []\n", "projects: []\n"},
 		"new key":        {no, "# mine\nprojects: []\n", "# mine\ndefault_permissions: {allow_non_admins_create_projects: false}\nprojects: []\n"},
 		"two": {
-			Permissions{createProjects: false, manageFleets: true}, "projects: []\n",
+			Permissions{createProjects: false, manageFleets: true},
+			"projects: []\n",
 			"default_permissions: {allow_non_admins_manage_ssh_fleets: true, allow_non_admins_create_projects: false}\nprojects: []\n",
 		},
 		"flow file":      {no, `{"projects": []}`, `{"default_permissions": {allow_non_admins_create_projects: false}, "projects": []}`},

@@ -154,7 +154,8 @@ var worlds = map[string]world{
 		permissions: map[string]bool{dstack.PermissionCreateProjects: false, dstack.PermissionManageSSHFleets: true},
 	},
 	"python": {whole: true, mode: 3},
-	"elsewhere": {server: testkit.MakeServer("main").Elsewhere().SSHProxy(v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}), ssh: told(true), mode: 3,
+	"elsewhere": {
+		server: testkit.MakeServer("main").Elsewhere().SSHProxy(v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}), ssh: told(true), mode: 3,
 		forbidden:   []isolation.Control{isolation.ServerAccess},
 		permissions: map[string]bool{dstack.PermissionCreateProjects: false, dstack.PermissionManageSecrets: true},
 	},

@@ -51,7 +51,8 @@ func TestMountedFile(t *testing.T) {
 		},
 		"a whole ConfigMap": {configMap(nil), "", workload.Mounted{Source: "configMap", Problem: folder}},
 		"a Secret": {
-			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "dstack", Items: item("config", "config.yml")}}, "config.yml",
+			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "dstack", Items: item("config", "config.yml")}},
+			"config.yml",
 			workload.Mounted{Source: "secret", Objects: []workload.ConfigObject{{Kind: "Secret", Name: "dstack", Key: "config"}}},
 		},
 		"several projected: the last comes first": {
@@ -63,7 +64,8 @@ func TestMountedFile(t *testing.T) {
 			workload.Mounted{Source: "projected", Problem: "has no ConfigMap or Secret with an item whose path is token, which subPath names: mend one of the two"},
 		},
 		"a claim": {
-			corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}, "config.yml",
+			corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}},
+			"config.yml",
 			workload.Mounted{Source: "persistentVolumeClaim"},
 		},
 		"a file of the host": {corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/etc/dstack.yml"}}, "", workload.Mounted{Source: "hostPath"}},
