@@ -139,7 +139,7 @@ var _ = Describe("What a release exposes", func() {
 		}
 		Expect(profiles).To(Equal(50))
 		Expect(told).To(ContainElement(MatchRegexp(`^Warning Releasing 1\d more profiles refuse nothing any more$`)))
-		Expect(len(w.server().Status.Warnings)).To(Equal(11))
+		Expect(w.server().Status.Warnings).To(HaveLen(11))
 	})
 
 	It("is not said where there is nothing to take out", func() {

@@ -212,6 +212,9 @@ var _ = Describe("What dstack itself is told to refuse", func() {
 			p.Spec.Level = v1alpha1.LevelBaseline
 		})
 		w.pass()
+		w.policyServersUp()
+		w.pass()
+		w.pass()
 		Expect(forbids(w)).To(Equal([]bool{false, false}))
 		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
 		Expect(w.deployment().Generation).To(Equal(before+1), "both variables and the network mode in one write")

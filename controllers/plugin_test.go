@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -27,8 +28,8 @@ func (w *world) pluginMaps() []string {
 	Expect(api.Client.List(context.Background(), &maps, client.InNamespace(w.ns), client.MatchingLabels{manifests.LabelServer: "main"})).To(Succeed())
 	var names []string
 	for i := range maps.Items {
-		if maps.Items[i].Name != manifests.StateName("main") {
-			names = append(names, maps.Items[i].Name)
+		if name := maps.Items[i].Name; strings.HasPrefix(name, "isolation-plugin-") {
+			names = append(names, name)
 		}
 	}
 	return names
