@@ -79,7 +79,7 @@ var situations = []situation{
 	{"somebody replaces the object, or rolls it back", []string{
 		commands + "kubectl replace takes our items out until the next pass", chart + "takes our items out by a forced replacement, until the next pass",
 		commands + "kubectl replace --force makes another object, which gets our items too",
-		"controllers/removal_test.go: are put back at once, and missed until every pod has them again",
+		"controllers/removal_test.go: are remembered by a manager that dies before it has put them back",
 	}},
 	{"somebody scales or restarts it, or sets its image", []string{commands + "kubectl scale, set image and rollout restart change what they are for"}},
 	{"the user's chart is upgraded and rolled back", []string{chart + "is upgraded and rolled back, and leaves our items alone"}},
