@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,12 +20,27 @@ import (
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
+// countRunsEvery is how often the active runs are counted that a change waits for.
+const countRunsEvery = 5 * time.Minute
+
 // approve decides which settings are applied: those that are planned, or, while
 // they wait for approval, those that were approved last, so that a drift of these is
 // repaired. What was applied while spec.rollout was Automatic counts as approved.
 // False means that there are none to apply.
 func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned manifests.Intent) (manifests.Intent, bool, error) {
+	next, moved := r.withNewAddress(p)
+	switch {
+	case moved && p.approves(next):
+		planned, moved = next, false
+		p.takeNewAddress("the change is approved")
+	case !moved:
+		next = planned
+	}
 	if p.server.Spec.Rollout != v1alpha1.RolloutOnApproval {
+		if moved {
+			p.approveNewAddress(next.Revision)
+			p.facts.Pending = r.pending(ctx, p, next)
+		}
 		return planned, true, nil
 	}
 	last, found, err := r.approvedLast(ctx, p)
@@ -32,14 +48,24 @@ func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned m
 		return planned, false, err
 	}
 	switch {
-	case found && last.Revision == planned.Revision:
+	case !moved && found && last.Revision == planned.Revision:
 		return planned, true, nil
-	case p.server.Annotations[v1alpha1.AnnotationApprove] == planned.Revision:
+	case !moved && p.approves(planned):
 		// Kept before it is applied: who comes after a crash in between goes on.
 		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned))
 	}
-	p.facts.Pending = r.pending(ctx, p, planned)
+	p.approveNewAddress(next.Revision)
+	p.facts.Pending = r.pending(ctx, p, next)
 	return last, found, nil
+}
+
+// approves tells whether the annotation names the revision of these settings.
+func (p *pass) approves(intent manifests.Intent) bool {
+	return p.server.Annotations[v1alpha1.AnnotationApprove] == intent.Revision
+}
+
+func (p *pass) approvingCommand(revision string) string {
+	return fmt.Sprintf("kubectl -n %s annotate --overwrite dstackserver %s %s=%s", p.server.Namespace, p.server.Name, v1alpha1.AnnotationApprove, revision)
 }
 
 // approvedLast reads the settings that were approved last. It is not read from the
@@ -66,6 +92,9 @@ func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (man
 
 // sayPending lets a change that waits speak for settings that are well otherwise.
 func (p *pass) sayPending() {
+	if p.server.Spec.Rollout != v1alpha1.RolloutOnApproval {
+		return // Only an address waits then, and SSHProxyReady says so.
+	}
 	if p.facts.Pending != nil && !p.facts.Settings.Stalled && (p.facts.Settings.Reason == "" || p.facts.Settings.Status != metav1.ConditionUnknown) {
 		p.facts.Settings = p.waitingForApproval()
 	}
@@ -75,8 +104,8 @@ func (p *pass) sayPending() {
 func (p *pass) waitingForApproval() status.Finding {
 	change := p.facts.Pending
 	return status.Stuck(v1alpha1.ReasonWaitingForApproval, fmt.Sprintf(
-		"spec.rollout is OnApproval, and settings revision %s waits%s; see status.pendingChange and approve it: kubectl -n %s annotate --overwrite dstackserver %s %s=%s",
-		change.Revision, p.otherApproval(), p.server.Namespace, p.server.Name, v1alpha1.AnnotationApprove, change.Revision))
+		"spec.rollout is OnApproval, and settings revision %s waits%s; see status.pendingChange and approve it: %s",
+		change.Revision, p.otherApproval(), p.approvingCommand(change.Revision)))
 }
 
 // otherApproval says that the annotation names another revision than the one that
@@ -96,16 +125,30 @@ func (p *pass) otherApproval() string {
 // pending says what a change would do.
 func (r *DstackServerReconciler) pending(ctx context.Context, p *pass, planned manifests.Intent) *v1alpha1.PendingChange {
 	change := &v1alpha1.PendingChange{Revision: planned.Revision, Items: p.changes(planned)}
-	if before := p.server.Status.PendingChange; before != nil && before.Revision == change.Revision && before.ActiveRuns != nil {
-		change.ActiveRuns = before.ActiveRuns // As it was when the change came up.
-	} else {
-		change.ActiveRuns = r.activeRuns(ctx, p)
-	}
+	change.ActiveRuns = r.countedRuns(ctx, p, change.Revision)
 	change.Message = "the dstack server restarts: for that time its API does not answer and nobody new can log in to a run; runs go on"
 	if p.server.Spec.SSHProxy != nil {
 		change.Message += "; sessions that go through the SSH proxy are not cut (how many there are, dstack's SSH proxy tells nobody)"
 	}
 	return change
+}
+
+// countedRuns is the number of active runs as it was a few minutes ago at most: a
+// change may wait for days, and each new number is a write.
+func (r *DstackServerReconciler) countedRuns(ctx context.Context, p *pass, revision string) *int32 {
+	before, now := p.server.Status.PendingChange, r.Clock.Now()
+	if at, ok := r.counted.Load(p.server.UID); ok && before != nil && before.Revision == revision && before.ActiveRuns != nil {
+		if left := at.(time.Time).Add(countRunsEvery).Sub(now); left > 0 {
+			p.wakeAfter(left)
+			return before.ActiveRuns
+		}
+	}
+	runs := r.activeRuns(ctx, p)
+	if runs != nil {
+		r.counted.Store(p.server.UID, now)
+		p.wakeAfter(countRunsEvery)
+	}
+	return runs
 }
 
 // activeRuns is the number of runs that have not ended; nil when it is not known.

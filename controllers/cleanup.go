@@ -92,7 +92,7 @@ func (c *Cleanup) release(ctx context.Context, s *v1alpha1.DstackServer, owner b
 			return fmt.Errorf("give %s back: %w", workloadKey(s), err)
 		}
 	}
-	if err := c.releaser.deleteChildren(ctx, s); err != nil {
+	if err := c.releaser.deleteChildren(ctx, s, nil); err != nil {
 		return err
 	}
 	// Whatever becomes of its status, a server that was given back may go.

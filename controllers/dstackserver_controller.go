@@ -58,6 +58,12 @@ type DstackServerReconciler struct {
 	windows windows
 	// configs has a mountedConfig for the uid of each server that needs one.
 	configs sync.Map
+	// counted is when the active runs of each server, by uid, were counted last.
+	counted sync.Map
+	// verdicts are what server processes made of the SSH proxy's token.
+	verdicts verdicts
+	// dropped has the uids of servers of which no managed SSH proxy is left.
+	dropped sync.Map
 }
 
 // NewDstackServerReconciler returns a reconciler of DstackServers.
@@ -79,6 +85,9 @@ func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1
 			r.Resolver.Forget(client.ObjectKeyFromObject(server))
 			r.windows.forget(server.UID)
 			r.configs.Delete(server.UID)
+			r.counted.Delete(server.UID)
+			r.verdicts.forget(server.UID)
+			r.dropped.Delete(server.UID)
 			return reconcile.Result{}, finalizeErr
 		}
 		err = finalizeErr
@@ -130,6 +139,7 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	if ownErr == nil {
 		sshErr = r.applySSHProxy(ctx, p)
 	}
+	r.checkSSHTokens(ctx, p)
 	switch {
 	case ownErr != nil:
 	case p.server.Spec.Injection == v1alpha1.InjectionManual:

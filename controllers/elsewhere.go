@@ -80,15 +80,16 @@ func (r *DstackServerReconciler) showElsewhere(ctx context.Context, p *pass) err
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 		return err
 	}
-	told := strings.Contains(shown.Data[manifests.EnvKey], dstack.EnvServerSSHProxyAddress+"=")
-	if told && p.server.Spec.SSHProxy != nil && p.ssh.address == "" {
-		// To show less now would have somebody open the hosts to users' keys again.
+	ssh := p.sshElsewhere(shown.Data[manifests.EnvKey])
+	if p.server.Spec.SSHProxy != nil && ssh == nil && strings.Contains(shown.Data[manifests.EnvKey], dstack.EnvServerSSHProxyAddress+"=") {
+		// To show less now would have somebody open the hosts to users' keys again, and
+		// to show a proxy that does not answer would keep everybody out.
 		p.facts.Settings = notVisible(p.server, shown.Data[manifests.RevisionKey])
 		return nil
 	}
 	needs := manifests.ForElsewhere(manifests.SettingsInput{
 		Server: p.server, NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(),
-		SSH: p.sshElsewhere(told), Files: r.Plugin, Options: r.options(p),
+		SSH: ssh, Files: r.Plugin, Options: r.options(p),
 	})
 	if err := r.applyObject(ctx, p.server.Namespace, needs.ConfigMap()); err != nil {
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
@@ -110,19 +111,26 @@ func notVisible(s *v1alpha1.DstackServer, revision string) status.Finding {
 
 // sshElsewhere is what the server is to be told of the SSH proxy: nothing before
 // it has answered once, because nobody could log in then, and no less afterwards.
-func (p *pass) sshElsewhere(told bool) *manifests.SSHSettings {
-	if p.server.Spec.SSHProxy == nil || p.ssh.address == "" || !p.ssh.answers && !told {
+func (p *pass) sshElsewhere(shown string) *manifests.SSHSettings {
+	if p.server.Spec.SSHProxy == nil || p.ssh.address == "" {
 		return nil
 	}
-	return &manifests.SSHSettings{TokenID: p.ssh.tokenID, SSHProxy: workload.SSHProxy{
+	settings := &manifests.SSHSettings{TokenID: p.ssh.tokenID, SSHProxy: workload.SSHProxy{
 		Token: manifests.SSHTokenRef(p.server), Address: p.ssh.address, Enforced: p.effective.Plan.SSHEnforced,
 	}}
+	if !p.ssh.answers && !manifests.ShowsSSHProxy(shown, p.server, settings.SSHProxy) {
+		return nil
+	}
+	return settings
 }
 
 // observeElsewhere asks the server at its URL, where one of its processes
 // answers, for its release and what it makes of tokens.
 func (r *DstackServerReconciler) observeElsewhere(ctx context.Context, p *pass) {
 	p.wakeAfter(lookNowAndThen) // Nothing tells of a change there.
+	if p.ssh.token != "" {
+		r.checkSSHTokenElsewhere(ctx, p)
+	}
 	token, finding := r.adminToken(ctx, p.server)
 	if finding.Reason != "" {
 		p.facts.Connected = finding
@@ -135,9 +143,6 @@ func (r *DstackServerReconciler) observeElsewhere(ctx context.Context, p *pass) 
 		p.wakeAfter(askLater)
 	}
 	p.warnOfRelease()
-	if answer.Err == nil && p.ssh.token != "" {
-		p.judgeSSHTokenElsewhere(r.Prober.SSHProxyTokenAt(ctx, p.server.Spec.API.URL, p.ssh.token))
-	}
 }
 
 func judgeElsewhere(answer observe.Server) (status.Finding, string) {
@@ -154,6 +159,16 @@ func judgeElsewhere(answer observe.Server) (status.Finding, string) {
 		release = "(a development build)"
 	}
 	return status.OK(v1alpha1.ReasonConnected, fmt.Sprintf("a process of the dstack server answers at spec.api.url; dstack %s", release)), answer.Release
+}
+
+// checkSSHTokenElsewhere asks the process that answers whether it has the SSH
+// proxy's token.
+func (r *DstackServerReconciler) checkSSHTokenElsewhere(ctx context.Context, p *pass) {
+	answer := r.Prober.SSHProxyTokenAt(ctx, p.server.Spec.API.URL, p.ssh.token)
+	if answer.Err == nil {
+		r.verdicts.keep(p.server.UID, map[process]verdict{{}: {p.ssh.tokenID, answer.State}})
+	}
+	p.judgeSSHTokenElsewhere(answer)
 }
 
 // judgeSSHTokenElsewhere tells whether the process that answered has the SSH
@@ -190,7 +205,7 @@ func (p *pass) warnElsewhere() {
 // finalizeElsewhere deletes what was made for a server elsewhere. There is
 // nothing to take back, and nobody can see whether a process still asks.
 func (r *DstackServerReconciler) finalizeElsewhere(ctx context.Context, p *pass, rel releaser) (done bool, err error) {
-	if err := rel.deleteChildren(ctx, p.server); err != nil {
+	if err := rel.deleteChildren(ctx, p.server, nil); err != nil {
 		return false, err
 	}
 	if err := rel.removeFinalizer(ctx, p.server); err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
+	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/observe"
 	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -22,36 +23,34 @@ func (p *pass) countComing(running *v1alpha1.RunningSettings) {
 		return
 	}
 	running.NetworkMode = isolation.Weaker(running.NetworkMode, workload.NetworkMode(p.container))
-	if p.plansLooser() {
+	if p.server.Spec.Injection == v1alpha1.InjectionManual && p.effective != nil && p.workload.Injected() != nil {
+		// It is shown, and somebody may put it in place at any time.
 		running.NetworkMode = isolation.Weaker(running.NetworkMode, p.effective.Plan.NetworkMode)
 	}
 }
 
-// plansLooser tells whether the plan is a looser network mode than pods are made
+// makesLooser tells whether settings have a looser network mode than pods are made
 // with now, and can be had.
-func (p *pass) plansLooser() bool {
-	if p.effective == nil || p.workload.Injected() == nil || p.server.Spec.Injection == v1alpha1.InjectionDisabled {
-		return false
-	}
-	if change := p.server.Status.PendingChange; change != nil && p.server.Annotations[v1alpha1.AnnotationApprove] != change.Revision {
-		return false // It is not going to be applied.
-	}
+func (p *pass) makesLooser(intent manifests.Intent) bool {
 	kept := slices.ContainsFunc(p.server.Status.Injected, func(i v1alpha1.InjectedItem) bool {
 		return i.Name == dstack.EnvJobNetworkMode && i.State == v1alpha1.InjectedConflict
 	})
-	return !kept && isolation.Strictness(p.effective.Plan.NetworkMode) < isolation.Strictness(workload.NetworkMode(p.container))
+	return p.workload.Injected() != nil && !kept && isolation.Strictness(intent.NetworkMode()) < isolation.Strictness(workload.NetworkMode(p.container))
 }
 
-// untold holds a looser network mode back until the status says it, and every
-// policy server has read it there and decides by the policy that it belongs to;
-// an empty finding means that nothing is to be waited for.
-func (p *pass) untold() status.Finding {
-	planned := p.effective.Plan.NetworkMode
-	if !p.plansLooser() {
+// untold holds settings with a looser network mode back until the status says it,
+// and every policy server has read it there and decides by the policy that it
+// belongs to; an empty finding means that nothing is to be waited for.
+func (p *pass) untold(intent manifests.Intent) status.Finding {
+	if !p.makesLooser(intent) {
 		return status.Finding{}
 	}
+	coming := intent.NetworkMode()
+	if running := p.facts.Running; running.Pods > 0 {
+		running.NetworkMode = isolation.Weaker(running.NetworkMode, coming)
+	}
 	stricter := func(mode v1alpha1.NetworkMode) bool {
-		return isolation.Strictness(mode) > isolation.Strictness(planned)
+		return isolation.Strictness(mode) > isolation.Strictness(coming)
 	}
 	said := p.server.Status.Running
 	behind := slices.ContainsFunc(p.policyServers, func(s observe.PolicyServer) bool {
@@ -61,5 +60,5 @@ func (p *pass) untold() status.Finding {
 		return status.Finding{}
 	}
 	return status.Waiting(v1alpha1.ReasonWaitingForPolicyServers, fmt.Sprintf(
-		"network mode %d is looser than what runs: the server gets it once every policy server knows of it and decides by policy revision %s", planned, p.effective.Revision))
+		"network mode %d is looser than what runs: the server gets it once every policy server knows of it and decides by policy revision %s", coming, p.effective.Revision))
 }

@@ -15,6 +15,10 @@ import (
 // manifest of it must contain, and judges how far that has come.
 func (r *DstackServerReconciler) showSettings(ctx context.Context, p *pass) error {
 	intent := r.intent(p)
+	if next, moved := r.withNewAddress(p); moved {
+		intent = next
+		p.takeNewAddress("it is in what the workload's manifest must contain")
+	}
 	r.warnings(p)
 	p.warnOfDatabase()
 	if err := r.lookAtConfig(ctx, p); err != nil {

@@ -48,9 +48,13 @@ type pass struct {
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {
-	return &pass{server: server, facts: status.ServerFacts{
+	p := &pass{server: server, facts: status.ServerFacts{
 		Revisions: server.Status.SettingsRevision, Injected: server.Status.Injected, LastRemoval: lastRemoval(server),
 	}}
+	if server.Spec.SSHProxy != nil && server.Spec.Injection != v1alpha1.InjectionDisabled {
+		p.facts.SSH = server.Status.SSHProxy // Until the pass knows better.
+	}
+	return p
 }
 
 func (p *pass) accepted() bool { return p.facts.Accepted.Status == metav1.ConditionTrue }

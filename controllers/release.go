@@ -16,6 +16,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -41,7 +42,7 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 		return nil
 	}
 	if !saidDisabled(p.server) {
-		if err := rel.deleteChildren(ctx, p.server); err != nil {
+		if err := rel.deleteChildren(ctx, p.server, keptWhenDisabled(p.server)); err != nil {
 			p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 			return err
 		}
@@ -117,7 +118,7 @@ func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel re
 		p.wakeAfter(lookForPods)
 		return false, nil
 	}
-	return true, rel.deleteChildren(ctx, p.server)
+	return true, rel.deleteChildren(ctx, p.server, nil)
 }
 
 // lookBeforeRelease reads the workload, which may be gone, and what its pods
@@ -146,10 +147,16 @@ func releasing(w *workload.Workload) status.Finding {
 // heldByManifest says that settings stay because they are not the operator's to
 // take back; "" when there are none.
 func heldByManifest(w *workload.Workload) string {
-	if w == nil || w.Injected() == nil || apply.Owns(w) {
+	switch {
+	case w == nil || apply.Owns(w):
 		return ""
+	case w.Injected() != nil:
+		return fmt.Sprintf("the settings in %s are its own manifest's, so they stay: take them out there; the policy server is kept until no server pod asks it", w)
+	case w.Template.Annotations[workload.AnnotationSSHToken] != "":
+		return fmt.Sprintf("what tells %s of the SSH proxy is its own manifest's, so it stays: take %s, %s, %s and annotation %s out there; the proxy is kept until no server pod relies on it", w,
+			dstack.EnvSSHProxyAPIToken, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced, workload.AnnotationSSHToken)
 	}
-	return fmt.Sprintf("the settings in %s are its own manifest's, so they stay: take them out there; the policy server is kept until no server pod asks it", w)
+	return ""
 }
 
 func blockedNote(w *workload.Workload) string {
@@ -184,12 +191,13 @@ func (r releaser) release(ctx context.Context, server *v1alpha1.DstackServer, w 
 		return false, fmt.Errorf("list pods: %w", err)
 	}
 	live := workload.Live(pods.Items)
-	return !workload.AnyUses(live, manifests.Endpoint(server)) && !workload.AnyReliesOnSSHProxy(live, server.Name, ""), nil
+	onProxy := workload.ReliesOn{Server: server.Name, Secret: manifests.SSHTokenSecretName(server.Name)}
+	return !workload.AnyUses(live, manifests.Endpoint(server)) && !onProxy.Any(live), nil
 }
 
 // deleteChildren deletes the policy server, the SSH proxy and what belongs to
-// them.
-func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackServer) error {
+// them, but for what is kept of the SSH proxy.
+func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackServer, kept func(client.Object) bool) error {
 	name := manifests.PolicyServerName(server.Name)
 	children := []client.Object{
 		&appsv1.Deployment{}, &corev1.Service{}, &policyv1.PodDisruptionBudget{}, &networkingv1.NetworkPolicy{},
@@ -209,22 +217,10 @@ func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackSer
 	for i := range plugins.Items {
 		children = append(children, &plugins.Items[i])
 	}
-	return r.delete(ctx, append(children, sshChildren(server)...))
-}
-
-// sshChildren are the objects of a managed SSH proxy, its Secrets last.
-func sshChildren(server *v1alpha1.DstackServer) []client.Object {
-	name := manifests.SSHProxyName(server.Name)
-	names := []string{name, name, manifests.ServerServiceName(server.Name), name, name, manifests.SSHTokenSecretName(server.Name), manifests.SSHHostKeysSecretName(server.Name)}
-	children := []client.Object{
-		&appsv1.Deployment{}, &corev1.Service{}, &corev1.Service{}, &policyv1.PodDisruptionBudget{}, &networkingv1.NetworkPolicy{},
-		&corev1.Secret{}, &corev1.Secret{},
+	if err := r.delete(ctx, children); err != nil {
+		return err
 	}
-	for i, o := range children {
-		o.SetNamespace(server.Namespace)
-		o.SetName(names[i])
-	}
-	return children
+	return r.deleteSSHProxy(ctx, server, kept)
 }
 
 func (r releaser) delete(ctx context.Context, objects []client.Object) error {

@@ -43,7 +43,6 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 	if !isTrue(connected) {
 		p.wakeAfter(askLater)
 	}
-	r.checkSSHTokens(ctx, p, port)
 	p.warnOfRelease()
 }
 

@@ -43,6 +43,10 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 // chooseSettings decides what is applied in this pass. Not ready means nothing, and
 // the pass says why.
 func (r *DstackServerReconciler) chooseSettings(ctx context.Context, p *pass) (intent manifests.Intent, ready bool, err error) {
+	if p.ssh.toldErr != nil {
+		// To want less than was told would open the server.
+		return manifests.Intent{}, false, p.ssh.toldErr
+	}
 	planned := r.intent(p)
 	r.warnings(p)
 	if err := r.lookAtConfig(ctx, p); err != nil {
@@ -96,17 +100,17 @@ func (r *DstackServerReconciler) followSettings(ctx context.Context, p *pass, in
 // holdBack says what the settings wait for that will come by itself; an empty finding
 // means that they may be applied.
 func (r *DstackServerReconciler) holdBack(p *pass, intent manifests.Intent) status.Finding {
+	untold := p.untold(intent) // First, so that it is told while the rest is waited for.
 	if f := r.proxyAwaited(p); f.Reason != "" {
 		return f
 	}
 	if f := r.unsettled(p, intent); f.Reason != "" {
 		return f
 	}
-	f := p.untold()
-	if f.Reason != "" {
+	if untold.Reason != "" {
 		p.wakeAfter(lookAgain)
 	}
-	return f
+	return untold
 }
 
 // intent is what the workload should carry.

@@ -2,20 +2,13 @@ package controllers
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -29,9 +22,6 @@ import (
 // SSH proxy that runs elsewhere.
 const lookNowAndThen = time.Minute
 
-// errSecretInvalid means that a Secret of the SSH proxy holds nothing usable.
-var errSecretInvalid = errors.New("not usable")
-
 // sshPass is what a pass has found out about the SSH proxy.
 type sshPass struct {
 	token   string
@@ -39,8 +29,15 @@ type sshPass struct {
 	hostKey sshproxy.HostKeys
 	// keysID changes with the host keys.
 	keysID string
+	// told is what the operator has told the server of an SSH proxy; nil for nothing.
+	// toldErr is why that is not known.
+	told    *manifests.SSHSettings
+	toldErr error
 	// address at which users reach it; "" while it is not known.
 	address string
+	// movedTo is the address that the load balancer has instead of the one that the
+	// server was told; "" if it has not changed.
+	movedTo string
 	// answers is true when it greets as dstack's SSH proxy does.
 	answers bool
 	// behind is true while the proxy keeps the earlier token, which server pods
@@ -57,14 +54,19 @@ func (r *DstackServerReconciler) applySSHProxy(ctx context.Context, p *pass) err
 		return r.dropSSHProxy(ctx, p)
 	}
 	p.wakeAfter(lookNowAndThen)
+	r.readTold(ctx, p)
 	finding, err := r.programSSHProxy(ctx, p, want)
-	if err != nil {
+	if err != nil || p.ssh.told != nil && !p.ssh.answers {
 		p.facts.SSH = p.server.Status.SSHProxy // What users were told stays right.
 	}
 	switch {
 	case errors.Is(err, errSecretInvalid):
 		p.facts.SSHProxy = status.Stuck(v1alpha1.ReasonSecretInvalid, strings.TrimSuffix(err.Error(), ": "+errSecretInvalid.Error()))
 		p.wakeAfter(askLater) // Secrets are not watched.
+		return nil
+	case apierrors.IsInvalid(err) || apierrors.IsForbidden(err):
+		// It is the same the next time: somebody must act, and wakes the operator then.
+		p.facts.SSHProxy = status.Stuck(v1alpha1.ReasonApplyFailed, err.Error())
 		return nil
 	case err != nil:
 		p.facts.SSHProxy = status.Waiting(v1alpha1.ReasonApplyFailed, err.Error())
@@ -122,106 +124,22 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("read Deployment %s: %w", manifests.SSHProxyName(p.server.Name), err)
 	}
+	if err != nil {
+		if err := r.reclaimSSHProxy(ctx, p.server); err != nil {
+			return err
+		}
+	}
 	earlier := live.Spec.Template.Annotations[manifests.AnnotationTokenID]
-	if earlier != "" && earlier != o.TokenID && live.Status.ReadyReplicas > 0 && workload.AnyReliesOnSSHProxy(p.pods, p.server.Name, o.TokenID) {
+	if earlier != "" && earlier != o.TokenID && live.Status.ReadyReplicas > 0 &&
+		workload.AnyReliesOnSSHProxy(p.pods, p.server.Name, o.TokenID) && !r.verdicts.allAccept(p, o.TokenID) {
 		if ref, ok := workload.SSHTokenOf(&live.Spec.Template.Spec.Containers[0]); ok {
 			o.Token, o.TokenID, p.ssh.behind = ref, earlier, true
 		}
 	}
+	var failed []error
 	for _, object := range manifests.SSHProxy(p.server, p.serverPods(), o) {
-		if err := r.applyObject(ctx, p.server.Namespace, object); err != nil {
-			return err
-		}
+		failed = append(failed, r.applyObject(ctx, p.server.Namespace, object))
 	}
-	return nil
-}
-
-// readSSHToken reads the token that proxy and server share, and makes one where
-// the user names none. A digest of it could be guessed from where the token is
-// the user's own, so it is made with a secret of ours.
-func (r *DstackServerReconciler) readSSHToken(ctx context.Context, p *pass) error {
-	ref := manifests.SSHTokenRef(p.server)
-	token, err := r.sshSecret(ctx, p.server, ref, func() ([]byte, error) { return []byte(rand.Text()), nil })
-	if err != nil {
-		return err
-	}
-	if err := sshproxy.CheckToken(string(token)); err != nil {
-		return fmt.Errorf("the token in key %s of Secret %s %w: put another there: %w", ref.Key, ref.Name, err, errSecretInvalid)
-	}
-	p.ssh.token, p.ssh.tokenID = string(token), p.server.Name+"/"+keyedDigest(p.token, "ssh-token", token)
-	return nil
-}
-
-// readHostKeys reads the proxy's private host keys, and makes one where the user
-// names none.
-func (r *DstackServerReconciler) readHostKeys(ctx context.Context, p *pass) error {
-	ref := manifests.SSHHostKeysRef(p.server)
-	private, err := r.sshSecret(ctx, p.server, ref, sshproxy.NewHostKey)
-	if err != nil {
-		return err
-	}
-	keys, err := sshproxy.ParseHostKeys(private)
-	if err != nil {
-		return fmt.Errorf("in the host keys in key %s of Secret %s, %w: %w", ref.Key, ref.Name, err, errSecretInvalid)
-	}
-	p.ssh.hostKey, p.ssh.keysID = keys, keyedDigest(p.token, "host-keys", private)
-	p.facts.SSH.Fingerprints = keys.Fingerprints()
-	return nil
-}
-
-func keyedDigest(secret, what string, of []byte) string {
-	h := hmac.New(sha256.New, []byte(secret))
-	fmt.Fprintf(h, "%s\x00", what)
-	h.Write(of)
-	return hex.EncodeToString(h.Sum(nil))[:8]
-}
-
-// sshSecret reads one key of a Secret. One of the operator's own is made where
-// there is none, and never changed; the user's is only read.
-func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, generate func() ([]byte, error)) ([]byte, error) {
-	var secret corev1.Secret
-	ours := ref.Name == manifests.SSHTokenSecretName(server.Name) || ref.Name == manifests.SSHHostKeysSecretName(server.Name)
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}, &secret)
-	if apierrors.IsNotFound(err) && ours {
-		var value []byte
-		if value, err = generate(); err != nil {
-			return nil, err
-		}
-		secret = corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: ref.Name, Labels: manifests.SSHLabels(server)},
-			Immutable:  ptr.To(true),
-			Data:       map[string][]byte{ref.Key: value},
-		}
-		err = r.Client.Create(ctx, &secret, client.FieldOwner("dstack-isolation-manager"))
-	}
-	switch {
-	case err != nil && !apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("read Secret %s: %w", ref.Name, err)
-	case len(secret.Data[ref.Key]) > 0:
-		return secret.Data[ref.Key], nil
-	case ours:
-		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: delete the Secret, and the operator makes another: %w", ref.Key, ref.Name, errSecretInvalid)
-	default:
-		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: create it, or mend spec.sshProxy: %w", ref.Key, ref.Name, errSecretInvalid)
-	}
-}
-
-// dropSSHProxy deletes what is left of a managed proxy once no server pod relies
-// on it.
-func (r *DstackServerReconciler) dropSSHProxy(ctx context.Context, p *pass) error {
-	var d appsv1.Deployment
-	err := r.Client.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: manifests.SSHProxyName(p.server.Name)}, &d)
-	if err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	// Whether a server elsewhere relies on it nobody can see.
-	toldOther := p.workload != nil && p.workload.Template.Annotations[workload.AnnotationSSHToken] != p.ssh.tokenID
-	if toldOther || workload.AnyReliesOnSSHProxy(p.pods, p.server.Name, p.ssh.tokenID) {
-		p.wakeAfter(lookForPods)
-		return nil
-	}
-	rel := releaser{client: r.Client, applier: r.applier}
-	children := sshChildren(p.server)
-	// The Deployment last: while it is there, the rest is looked for.
-	return rel.delete(ctx, append(children[1:], children[0]))
+	r.dropped.Delete(p.server.UID)
+	return errors.Join(failed...)
 }

@@ -35,8 +35,9 @@ type Result struct {
 // that the rounds end.
 const maxConflicts = 100
 
-// Settings puts an intent into the user's workload, never by force. Of the
-// independent items exactly those that clash are left out. If a part of the
+// Settings puts an intent into the user's workload, never by force but to undo a
+// rollback to earlier settings of the operator's own. Of the independent items
+// exactly those that clash are left out. If a part of the
 // plugin clashes, none of it is set, and if a variable of the SSH proxy does,
 // none of those; and where such a part is set already nothing is written at all,
 // because leaving it out would open the server.
@@ -52,19 +53,20 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 	if a.memo.same(key, sum) {
 		return result(intent, intent, nil), nil
 	}
-	send, conflicts, err := a.negotiate(ctx, intent)
+	undo := rollback(intent)
+	send, conflicts, err := a.negotiate(ctx, intent, undo)
 	if err != nil {
 		return refused(intent, send, conflicts, err)
 	}
 	switch {
 	case opens(intent, send):
-		return result(intent, send, conflicts), nil
+		return untouched(intent, conflicts), nil
 	case send.Empty():
 		// What was set alone before is not wanted any more.
 		_, err := a.Release(ctx, intent.Workload)
 		return result(intent, send, conflicts), err
 	}
-	if err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager)); err != nil {
+	if err := a.apply(ctx, send.Config(), undo.options()...); err != nil {
 		return refused(intent, send, conflicts, err)
 	}
 	if len(conflicts) == 0 {
@@ -74,14 +76,18 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 }
 
 // negotiate finds what of the intent can be applied without a clash, by dry
-// runs that leave out what the one before reported.
-func (a *Applier) negotiate(ctx context.Context, intent manifests.Intent) (manifests.Intent, []Conflict, error) {
+// runs that leave out what the one before reported. What a rollback has put there
+// is no clash: the last dry run is with the force by which that will be undone.
+func (a *Applier) negotiate(ctx context.Context, intent manifests.Intent, undo *undoing) (manifests.Intent, []Conflict, error) {
 	send, conflicts := withoutKnownClashes(intent)
 	for !opens(intent, send) && !send.Empty() {
-		err := a.apply(ctx, send.Config(), client.FieldOwner(WorkloadManager), client.DryRunAll)
+		err := a.apply(ctx, send.Config(), append(undo.options(), client.DryRunAll)...)
 		found := conflictsOf(err)
 		if err == nil || len(found) == 0 || len(conflicts) > maxConflicts {
 			return send, conflicts, err
+		}
+		if found = undo.excuse(found); len(found) == 0 {
+			continue
 		}
 		for i := range found {
 			send, found[i] = drop(intent, send, found[i])
@@ -187,6 +193,27 @@ func leaveOut(send manifests.Intent, name string) manifests.Intent {
 		}
 	}
 	return send
+}
+
+// untouched tells of each item of an intent of which nothing was sent whether it is
+// in the workload all the same.
+func untouched(intent manifests.Intent, conflicts []Conflict) Result {
+	r := result(intent, intent.WithoutSSH().WithoutPlugin(), conflicts)
+	r.Complete, r.Plugin = false, false
+	live := map[string]v1alpha1.InjectedState{}
+	for _, item := range intent.InPlace() {
+		live[item.Name] = item.State
+	}
+	for i := range r.Items {
+		switch item := &r.Items[i]; {
+		case item.State == v1alpha1.InjectedConflict:
+		case live[item.Name] == v1alpha1.InjectedApplied:
+			item.State = v1alpha1.InjectedApplied
+		default:
+			item.State = v1alpha1.InjectedWithheld
+		}
+	}
+	return r
 }
 
 // result tells of each item of the intent whether it was sent.

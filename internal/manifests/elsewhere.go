@@ -101,6 +101,14 @@ func (p PutInPlace) secretLine(e *corev1ac.EnvVarApplyConfiguration) string {
 		p.server.Namespace, *ref.Name, *e.Name, *ref.Key)
 }
 
+// ShowsSSHProxy tells whether what is shown, the value of EnvKey, tells the server of
+// just this SSH proxy, enforced or not. The server may know of it by then.
+func ShowsSSHProxy(shown string, s *v1alpha1.DstackServer, proxy workload.SSHProxy) bool {
+	proxy.Enforced = false
+	p := PutInPlace{server: s, env: sshVariables(&SSHSettings{SSHProxy: proxy})}
+	return strings.Contains(shown, p.variables())
+}
+
 // config are the lines for the server's config.yml.
 func (p PutInPlace) config() string {
 	var b strings.Builder

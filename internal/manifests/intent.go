@@ -5,12 +5,15 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strconv"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
@@ -75,6 +78,16 @@ func (i Intent) Env() []*corev1ac.EnvVarApplyConfiguration {
 		env = append(env, i.Plugin.Env...)
 	}
 	return env
+}
+
+// NetworkMode is what the server's pods run with by this intent.
+func (i Intent) NetworkMode() v1alpha1.NetworkMode {
+	for _, e := range i.Settings {
+		if n, err := strconv.Atoi(ptr.Deref(e.Value, "")); *e.Name == dstack.EnvJobNetworkMode && err == nil {
+			return v1alpha1.NetworkMode(n) //nolint:gosec // 1 to 3
+		}
+	}
+	return v1alpha1.NetworkModeHostWhenPossible
 }
 
 // Config is the intent as an apply configuration for its workload.

@@ -126,6 +126,27 @@ type SSHSettings struct {
 	TokenID string
 }
 
+// SSHSettings are what the intent tells the server of its SSH proxy; nil for
+// nothing.
+func (i Intent) SSHSettings() *SSHSettings {
+	told := &SSHSettings{TokenID: i.SSHTokenID}
+	for _, e := range i.SSH {
+		switch {
+		case e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil:
+			ref := e.ValueFrom.SecretKeyRef
+			told.Token = v1alpha1.SecretKeyReference{Name: ptr.Deref(ref.Name, ""), Key: ptr.Deref(ref.Key, "")}
+		case *e.Name == dstack.EnvServerSSHProxyAddress:
+			told.Address = ptr.Deref(e.Value, "")
+		case *e.Name == dstack.EnvServerSSHProxyEnforced:
+			told.Enforced = true
+		}
+	}
+	if told.Token.Name == "" || told.Address == "" {
+		return nil
+	}
+	return told
+}
+
 // sshVariables never hold an empty value: dstack does not start with an empty
 // address, ignores an empty token, and takes any value of the last one for yes.
 func sshVariables(s *SSHSettings) []*corev1ac.EnvVarApplyConfiguration {

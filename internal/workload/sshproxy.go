@@ -35,7 +35,7 @@ func LiveSSHProxy(c *corev1.Container) (SSHProxy, bool) {
 	if !named || !address.Known || address.Value == "" {
 		return SSHProxy{}, false
 	}
-	return SSHProxy{Token: token, Address: address.Value, Enforced: Lookup(c, dstack.EnvServerSSHProxyEnforced).Set}, true
+	return SSHProxy{Token: token, Address: address.Value, Enforced: Present(c, dstack.EnvServerSSHProxyEnforced)}, true
 }
 
 // AnyReliesOnSSHProxy tells whether any of the pods was told of the SSH proxy of
@@ -45,6 +45,41 @@ func AnyReliesOnSSHProxy(pods []corev1.Pod, server, but string) bool {
 		id := pod.Annotations[AnnotationSSHToken]
 		return id != but && strings.HasPrefix(id, server+"/")
 	})
+}
+
+// ReliesOn says how to tell the managed SSH proxy of a DstackServer from another.
+type ReliesOn struct {
+	// Server is the DstackServer's name, Secret that of the Secret which the operator
+	// makes for the token.
+	Server, Secret string
+	// But is a proxy that pods may be told of instead; nil for none.
+	But *SSHProxy
+}
+
+// Template tells whether pods that are made of it rely on the proxy: they were told
+// of one by the operator, other than the one in But, or take a variable from its
+// Secret.
+func (r ReliesOn) Template(t *corev1.PodTemplateSpec) bool { return r.relies(t.Annotations, &t.Spec) }
+
+// Any tells whether any of the pods relies on the proxy, as Template does.
+func (r ReliesOn) Any(pods []corev1.Pod) bool {
+	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return r.relies(pod.Annotations, &pod.Spec) })
+}
+
+func (r ReliesOn) relies(annotations map[string]string, pod *corev1.PodSpec) bool {
+	told := strings.HasPrefix(annotations[AnnotationSSHToken], r.Server+"/")
+	for i := range pod.Containers {
+		c := &pod.Containers[i]
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && e.ValueFrom.SecretKeyRef.Name == r.Secret {
+				return true
+			}
+		}
+		if live, whole := LiveSSHProxy(c); whole && r.But != nil && live.Token == r.But.Token && live.Address == r.But.Address {
+			told = false
+		}
+	}
+	return told
 }
 
 // SSHTokenOf names the Secret key from which a container takes the token of an
@@ -67,6 +102,13 @@ func ToldOfSSHProxy(pod *corev1.Pod, container string) bool {
 	}
 	_, told := LiveSSHProxy(c)
 	return told
+}
+
+// EnforcesSSHProxy tells whether a pod's server container, by its spec, puts no
+// user's key on hosts.
+func EnforcesSSHProxy(pod *corev1.Pod, container string) bool {
+	c := findContainer(pod.Spec.Containers, container)
+	return c != nil && SSHEnforced(c)
 }
 
 // SSHEnforced tells whether a container puts no user's key on hosts.

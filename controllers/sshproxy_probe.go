@@ -1,0 +1,161 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
+)
+
+// anyToken asks a server whether it knows of a proxy at all: it tells a wrong token
+// from there being none to compare it with.
+const anyToken = "dstack-isolation"
+
+// process is one start of a server's container.
+type process struct {
+	pod      types.UID
+	restarts int32
+}
+
+// verdict is what a server process made of a token. It reads its own at its start.
+type verdict struct {
+	tokenID string
+	state   dstack.SSHProxyToken
+}
+
+// verdicts are what the processes of each server, by its uid, said last. One that
+// does not answer for once has not changed.
+type verdicts struct {
+	mu sync.Mutex
+	of map[types.UID]map[process]verdict
+}
+
+// keep replaces what is known of a server by what is known of its processes of now.
+func (v *verdicts) keep(server types.UID, now map[process]verdict) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.of == nil {
+		v.of = map[types.UID]map[process]verdict{}
+	}
+	v.of[server] = now
+}
+
+func (v *verdicts) get(server types.UID, of process) (verdict, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	said, known := v.of[server][of]
+	return said, known
+}
+
+func (v *verdicts) forget(server types.UID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.of, server)
+}
+
+// allAccept tells whether every server pod that was told of an SSH proxy has said
+// that it has this token.
+func (v *verdicts) allAccept(p *pass, tokenID string) bool {
+	told := p.toldPods()
+	for _, pod := range told {
+		said, _ := v.get(p.server.UID, p.processOf(pod))
+		if said.tokenID != tokenID || said.state != dstack.SSHProxyTokenAccepted {
+			return false
+		}
+	}
+	return len(told) > 0
+}
+
+// processOf names the process of the server in a pod.
+func (p *pass) processOf(pod *corev1.Pod) process {
+	of := process{pod: pod.UID}
+	for _, s := range pod.Status.ContainerStatuses {
+		if s.Name == p.container.Name {
+			of.restarts = s.RestartCount
+		}
+	}
+	return of
+}
+
+// toldPods are the server's pods that are told of an SSH proxy by their specs.
+func (p *pass) toldPods() []*corev1.Pod {
+	var told []*corev1.Pod
+	for i := range p.pods {
+		if p.container != nil && workload.ToldOfSSHProxy(&p.pods[i], p.container.Name) {
+			told = append(told, &p.pods[i])
+		}
+	}
+	return told
+}
+
+// checkSSHTokens asks the server's pods, as the proxy would, whether they have
+// its token. One that knows of no proxy although it was told of one does not
+// enforce it either: dstack ignores a proxy whose token is empty. Pods that never
+// said otherwise do not count as those that let users in by the proxy alone.
+func (r *DstackServerReconciler) checkSSHTokens(ctx context.Context, p *pass) {
+	var asked []*corev1.Pod
+	var addresses []string
+	told := p.toldPods()
+	for _, pod := range told {
+		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
+			asked, addresses = append(asked, pod), append(addresses, pod.Status.PodIP)
+		}
+	}
+	now := map[process]verdict{}
+	for _, pod := range told {
+		if said, known := r.verdicts.get(p.server.UID, p.processOf(pod)); known {
+			now[p.processOf(pod)] = said
+		}
+	}
+	for i, answer := range r.Prober.SSHProxyTokens(ctx, addresses, p.apiPort(), cmp.Or(p.ssh.token, anyToken)) {
+		of := p.processOf(asked[i])
+		if answer.Err == nil {
+			now[of] = verdict{p.ssh.tokenID, answer.State}
+		}
+		p.judgeSSHToken(answer.Err, now[of].state)
+	}
+	r.verdicts.keep(p.server.UID, now)
+	p.countEnforcing(told, now)
+}
+
+// judgeSSHToken lets what a pod makes of the token speak for the SSH proxy.
+func (p *pass) judgeSSHToken(err error, state dstack.SSHProxyToken) {
+	f := &p.facts.SSHProxy
+	switch {
+	case f.Reason == v1alpha1.ReasonNotEnforced:
+		return
+	case state == dstack.SSHProxyTokenUnset:
+		*f = status.Stuck(v1alpha1.ReasonNotEnforced,
+			"a server pod knows of no SSH proxy although it was told of one, so it lets users in past it: see that the token in its Secret was not empty when the pod started, and restart the pod")
+	case !isTrue(*f):
+		return
+	case err != nil:
+		*f = status.Waiting(v1alpha1.ReasonUnreachable, "a server pod does not tell whether it has the SSH proxy's token: "+err.Error())
+	case state == dstack.SSHProxyTokenRejected:
+		*f = status.Waiting(v1alpha1.ReasonTokenMismatch, "a server pod has another token than the SSH proxy, so that it lets nobody in: waiting for the pod to be replaced")
+	default:
+		return
+	}
+	p.wakeAfter(askLater)
+}
+
+// countEnforcing leaves out of the pods that enforce the SSH proxy those that were
+// told to and have not said that they know of one.
+func (p *pass) countEnforcing(told []*corev1.Pod, now map[process]verdict) {
+	for _, pod := range told {
+		said, known := now[p.processOf(pod)]
+		if known && said.state != dstack.SSHProxyTokenUnset {
+			continue
+		}
+		if workload.EnforcesSSHProxy(pod, p.container.Name) && p.facts.Running.SSHEnforcedPods > 0 {
+			p.facts.Running.SSHEnforcedPods--
+		}
+	}
+}

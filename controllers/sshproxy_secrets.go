@@ -1,0 +1,100 @@
+package controllers
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/sshproxy"
+)
+
+// errSecretInvalid means that a Secret of the SSH proxy holds nothing usable.
+var errSecretInvalid = errors.New("not usable")
+
+// readSSHToken reads the token that proxy and server share, and makes one where
+// the user names none. A digest of it could be guessed from where the token is
+// the user's own, so it is made with a secret of ours.
+func (r *DstackServerReconciler) readSSHToken(ctx context.Context, p *pass) error {
+	ref := manifests.SSHTokenRef(p.server)
+	token, err := r.sshSecret(ctx, p.server, ref, func() ([]byte, error) { return []byte(rand.Text()), nil })
+	if err != nil {
+		return err
+	}
+	if err := sshproxy.CheckToken(string(token)); err != nil {
+		return fmt.Errorf("the token in key %s of Secret %s %w: put another there: %w", ref.Key, ref.Name, err, errSecretInvalid)
+	}
+	p.ssh.token, p.ssh.tokenID = string(token), p.server.Name+"/"+keyedDigest(p.token, "ssh-token", token)
+	return nil
+}
+
+// readHostKeys reads the proxy's private host keys, and makes one where the user
+// names none.
+func (r *DstackServerReconciler) readHostKeys(ctx context.Context, p *pass) error {
+	ref := manifests.SSHHostKeysRef(p.server)
+	private, err := r.sshSecret(ctx, p.server, ref, sshproxy.NewHostKey)
+	if err != nil {
+		return err
+	}
+	keys, err := sshproxy.ParseHostKeys(private)
+	if err != nil {
+		return fmt.Errorf("in the host keys in key %s of Secret %s, %w: %w", ref.Key, ref.Name, err, errSecretInvalid)
+	}
+	p.ssh.hostKey, p.ssh.keysID = keys, keyedDigest(p.token, "host-keys", private)
+	p.facts.SSH.Fingerprints = keys.Fingerprints()
+	return nil
+}
+
+func keyedDigest(secret, what string, of []byte) string {
+	h := hmac.New(sha256.New, []byte(secret))
+	fmt.Fprintf(h, "%s\x00", what)
+	h.Write(of)
+	return hex.EncodeToString(h.Sum(nil))[:8]
+}
+
+// sshSecret reads one key of a Secret. One of the operator's own is made where
+// there is none, and never changed; the user's is only read.
+func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, generate func() ([]byte, error)) ([]byte, error) {
+	var secret corev1.Secret
+	ours := ref.Name == manifests.SSHTokenSecretName(server.Name) || ref.Name == manifests.SSHHostKeysSecretName(server.Name)
+	if ours && server.Spec.SSHProxy.Managed == nil {
+		return nil, fmt.Errorf("spec.sshProxy.external.tokenSecretRef names Secret %s, which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that: %w", ref.Name, errSecretInvalid)
+	}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}, &secret)
+	if err == nil && ours && len(secret.OwnerReferences) > 0 {
+		err = r.reclaim(ctx, &secret) // It was left to the pods of an earlier proxy.
+	}
+	if apierrors.IsNotFound(err) && ours {
+		var value []byte
+		if value, err = generate(); err != nil {
+			return nil, err
+		}
+		secret = corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: ref.Name, Labels: manifests.SSHLabels(server)},
+			Immutable:  ptr.To(true),
+			Data:       map[string][]byte{ref.Key: value},
+		}
+		err = r.Client.Create(ctx, &secret, client.FieldOwner("dstack-isolation-manager"))
+	}
+	switch {
+	case err != nil && !apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("read Secret %s: %w", ref.Name, err)
+	case len(secret.Data[ref.Key]) > 0:
+		return secret.Data[ref.Key], nil
+	case ours:
+		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: delete the Secret, and the operator makes another: %w", ref.Key, ref.Name, errSecretInvalid)
+	default:
+		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: create it, or mend spec.sshProxy: %w", ref.Key, ref.Name, errSecretInvalid)
+	}
+}
