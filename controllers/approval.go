@@ -23,6 +23,9 @@ import (
 // countRunsEvery is how often the active runs are counted that a change waits for.
 const countRunsEvery = 5 * time.Minute
 
+// mostName and mostWhy are how long the API allows the texts of a change to be.
+const mostName, mostWhy = 256, 512
+
 // approve decides which settings are applied: those that are planned, or, while
 // they wait for approval, those that were approved last, so that a drift of these is
 // repaired. What was applied while spec.rollout was Automatic counts as approved.
@@ -47,16 +50,26 @@ func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned m
 	if err != nil {
 		return planned, false, err
 	}
+	if _, err := p.workload.Container(last.Container); found && err != nil {
+		found = false // It was approved for a container that has another name now.
+		p.warn("the settings that were approved last are for container %s, which %s has no more: they are not repaired", last.Container, p.workload)
+	}
 	switch {
-	case !moved && found && last.Revision == planned.Revision:
+	case !moved && found && last.Revision == planned.Revision, !moved && !found && p.isOwn(planned):
 		return planned, true, nil
 	case !moved && p.approves(planned):
 		// Kept before it is applied: who comes after a crash in between goes on.
-		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned))
+		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned, p.token))
 	}
 	p.approveNewAddress(next.Revision)
 	p.facts.Pending = r.pending(ctx, p, next)
 	return last, found, nil
+}
+
+// isOwn tells whether the workload carries these settings, as the operator applied
+// them. Then somebody only deleted what was kept of them.
+func (p *pass) isOwn(planned manifests.Intent) bool {
+	return p.workload.SettingsRevision() == planned.Revision && apply.OwnsRevision(p.workload)
 }
 
 // approves tells whether the annotation names the revision of these settings.
@@ -83,7 +96,8 @@ func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (man
 		// One of an object of this name that is gone approves nothing.
 		return manifests.Intent{}, false, nil
 	}
-	last, problem := manifests.ReadApproved(c.Data[manifests.ApprovedKey], r.settingsInput(p))
+	in := manifests.SettingsInput{Server: p.server, Workload: p.workload, Container: p.container, Files: r.Plugin, Options: r.options(p)}
+	last, problem := manifests.ReadApproved(c.Data, in, p.token)
 	if problem != nil {
 		p.warn("in ConfigMap %s, %s: a drift of them is not repaired", name, problem)
 	}
@@ -136,29 +150,42 @@ func (r *DstackServerReconciler) pending(ctx context.Context, p *pass, planned m
 // countedRuns is the number of active runs as it was a few minutes ago at most: a
 // change may wait for days, and each new number is a write.
 func (r *DstackServerReconciler) countedRuns(ctx context.Context, p *pass, revision string) *int32 {
-	before, now := p.server.Status.PendingChange, r.Clock.Now()
-	if at, ok := r.counted.Load(p.server.UID); ok && before != nil && before.Revision == revision && before.ActiveRuns != nil {
-		if left := at.(time.Time).Add(countRunsEvery).Sub(now); left > 0 {
+	now := r.Clock.Now()
+	var known *int32
+	if before := p.server.Status.PendingChange; before != nil && before.Revision == revision {
+		known = before.ActiveRuns
+	}
+	if last, ok := r.counted.Load(p.server.UID); ok && last.(counting).revision == revision {
+		if left := last.(counting).at.Add(countRunsEvery).Sub(now); left > 0 {
 			p.wakeAfter(left)
-			return before.ActiveRuns
+			return known
 		}
 	}
-	runs := r.activeRuns(ctx, p)
-	if runs != nil {
-		r.counted.Store(p.server.UID, now)
-		p.wakeAfter(countRunsEvery)
+	r.counted.Store(p.server.UID, counting{revision, now})
+	p.wakeAfter(countRunsEvery)
+	if runs := r.activeRuns(ctx, p); runs != nil {
+		return runs
 	}
-	return runs
+	return known
 }
 
-// activeRuns is the number of runs that have not ended; nil when it is not known.
+// counting is when the active runs were counted last that a change meets.
+type counting struct {
+	revision string
+	at       time.Time
+}
+
+// activeRuns is the number of runs that have not ended; nil when it is not known,
+// which it is not either when there are more than can be listed in time.
 func (r *DstackServerReconciler) activeRuns(ctx context.Context, p *pass) *int32 {
 	token, finding := r.adminToken(ctx, p.server)
 	if token == "" || finding.Reason != "" {
 		return nil
 	}
-	runs, _, err := r.Prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
-	if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, askForRuns)
+	defer cancel()
+	runs, all, err := r.Prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
+	if err != nil || !all {
 		return nil
 	}
 	n := int32(len(runs)) //nolint:gosec // bounded by the client
@@ -170,7 +197,7 @@ func (p *pass) changes(planned manifests.Intent) []v1alpha1.PendingItem {
 	var items []v1alpha1.PendingItem
 	wanted := map[string]bool{}
 	add := func(name string, action v1alpha1.ChangeAction) {
-		items = append(items, v1alpha1.PendingItem{Name: name, Action: action, Why: p.why(name)})
+		items = append(items, v1alpha1.PendingItem{Name: clipTo(name, mostName), Action: action, Why: clipTo(p.why(name), mostWhy)})
 	}
 	for _, item := range planned.InPlace() {
 		wanted[item.Name] = true

@@ -2,12 +2,14 @@ package controllers_test
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -138,6 +140,9 @@ var _ = Describe("With spec.rollout OnApproval", func() {
 		Expect(w.pendingChange()).NotTo(BeNil())
 		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.Rollout = v1alpha1.RolloutAutomatic })
 		w.pass()
+		Expect(generation(w)).To(Equal(before), "a looser network mode is told to the policy servers first")
+		w.policyServersUp()
+		w.settle()
 		Expect(generation(w)).To(Equal(before + 1))
 		Expect(w.pendingChange()).To(BeNil())
 	})
@@ -165,14 +170,77 @@ var _ = Describe("With spec.rollout OnApproval", func() {
 	It("what somebody else wrote into the kept settings is not applied", func() {
 		w := approved()
 		change(w, get(w, manifests.ApprovedName("main"), &corev1.ConfigMap{}), func(c *corev1.ConfigMap) {
-			c.Data[manifests.ApprovedKey] = `{"container":"server","revision":"x"}`
+			c.Data[manifests.ApprovedKey] = strings.Replace(c.Data[manifests.ApprovedKey], `"value":"1"`, `"value":"2"`, 1)
 		})
 		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Level = v1alpha1.LevelOpen })
 		before := generation(w)
 		w.pass()
 		Expect(generation(w)).To(Equal(before))
-		Expect(w.server().Status.Warnings).To(ContainElement("in ConfigMap isolation-approved-main, the settings that were approved last are not those of their revision: a drift of them is not repaired"))
+		Expect(w.server().Status.Warnings).To(ContainElement("in ConfigMap isolation-approved-main, the settings that were approved last do not bear the operator's seal: a drift of them is not repaired"))
 		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
+	})
+
+	It("kept settings that somebody has deleted are known by the workload that carries them", func() {
+		w := approved()
+		before := generation(w)
+		Expect(api.Client.Delete(context.Background(), get(w, manifests.ApprovedName("main"), &corev1.ConfigMap{}))).To(Succeed())
+		w.settle()
+		Expect(w.pendingChange()).To(BeNil())
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=True "))
+		Expect(generation(w)).To(Equal(before))
+		Expect(get(w, manifests.ApprovedName("main"), &corev1.ConfigMap{}).Data).To(HaveKey(manifests.ApprovedKey), "they are kept again")
+	})
+
+	It("what was approved for a container that has another name now is no repair, and the change can be approved", func() {
+		w := approved()
+		d := w.deployment()
+		d.Spec.Template.Spec.Containers = []corev1.Container{{Name: "dstack", Image: "dstackai/dstack:0.22.5", VolumeMounts: testkit.MakeServerPod().Data().Template().Spec.Containers[0].VolumeMounts}}
+		Expect(api.Client.Update(context.Background(), d)).To(Succeed())
+		w.settle()
+		pending := w.pendingChange()
+		Expect(w.condition("SettingsApplied")).To(And(HavePrefix("SettingsApplied=False "), ContainSubstring("isolation.dstack.ai/approve="+pending.Revision)))
+		Expect(w.server().Status.Warnings).To(ContainElement("the settings that were approved last are for container server, which Deployment " + w.ns + "/dstack-server has no more: they are not repaired"))
+		change(w, w.server(), approves(pending.Revision))
+		w.settle()
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
+	})
+
+	It("who takes settings out is told of while another change waits", func() {
+		w := approved()
+		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Level = v1alpha1.LevelOpen })
+		w.settle()
+		w.events()
+		w.unset(dstack.EnvJobNetworkMode)
+		w.settle()
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
+		Expect(w.events()).To(ContainElement(HavePrefix("Warning RemovedBy SettingsApplied is False: ")))
+		Expect(w.condition("SettingsApplied")).To(And(ContainSubstring("all of it is put back"), ContainSubstring("isolation.dstack.ai/approve="+w.pendingChange().Revision)))
+		Expect(w.server().Status.LastRemoval).NotTo(BeNil())
+	})
+
+	It("the number of active runs is counted again from time to time, and not with each pass", func() {
+		w := stock(testkit.MakeServer("main").AdminToken("admin", "token"), testkit.MakeServerPod().Data(), restricted(),
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "admin"}, StringData: map[string]string{"token": "admin-token"}})
+		process := w.ready("dstack-server-0", "10.0.0.1").submitted(w.clock.Now(), "research", "first", false).submitted(w.clock.Now(), "research", "over", true)
+		change(w, w.server(), onApproval)
+		w.pass()
+		w.policyServersUp()
+		w.settle()
+		Expect(w.pendingChange().ActiveRuns).To(HaveValue(BeEquivalentTo(1)))
+		asked := process.asked
+		process.submitted(w.clock.Now(), "research", "second", false)
+		w.settle()
+		Expect(process.asked).To(Equal(asked))
+		Expect(w.result.RequeueAfter).To(BeNumerically("<=", 5*time.Minute))
+		w.clock.SetTime(w.clock.Now().Add(5 * time.Minute))
+		w.settle()
+		Expect(w.pendingChange().ActiveRuns).To(HaveValue(BeEquivalentTo(2)))
+
+		By("the server does not answer")
+		w.network.gone("10.0.0.1:3000")
+		w.clock.SetTime(w.clock.Now().Add(5 * time.Minute))
+		w.settle()
+		Expect(w.pendingChange().ActiveRuns).To(HaveValue(BeEquivalentTo(2)), "as it was known last")
 	})
 
 	It("a release needs no approval, and leaves nothing", func() {
@@ -182,6 +250,46 @@ var _ = Describe("With spec.rollout OnApproval", func() {
 		Expect(api.Client.Delete(context.Background(), w.server())).To(Succeed())
 		w.pass()
 		Expect(w.injected()).To(BeFalse())
+	})
+})
+
+var _ = Describe("Two profiles that disagree", func() {
+	It("get the planned network mode and are told what they gained and lost, and a change of both is one rollout", func() {
+		w := usual(testkit.MakeProfile("strict").Level(v1alpha1.LevelRestricted).AllowHostSSH().Obj(), testkit.MakeProfile("loose").Level(v1alpha1.LevelOpen).AllowHostSSH().Obj())
+		w.config.Settle = 2 * time.Second
+		w.restart()
+		w.bringUp()
+		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"))
+		effects := func(effects []v1alpha1.SettingEffect) (messages []string) {
+			for _, e := range effects {
+				messages = append(messages, string(e.Control)+": "+w.plain(e.Message))
+			}
+			return messages
+		}
+		w.passProfiles()
+		Expect(effects(w.profile("loose").Status.Gained)).To(ContainElement(And(HavePrefix("hostNetwork: "), ContainSubstring("NS/strict"))))
+		Expect(effects(w.profile("strict").Status.Lost)).To(BeEmpty(), "what it denies is denied all the same, by the plugin")
+
+		By("changing both within two seconds, so that nobody denies the host network")
+		before := w.deployment().Generation
+		change(w, w.profile("strict"), func(p *v1alpha1.IsolationProfile) { p.Spec.Level = v1alpha1.LevelOpen })
+		w.policyServersUp()
+		w.pass()
+		w.clock.SetTime(w.clock.Now().Add(time.Second))
+		change(w, w.profile("loose"), func(p *v1alpha1.IsolationProfile) {
+			p.Spec.Controls = &v1alpha1.Controls{HostSSH: v1alpha1.Allowed, DistributedTasks: v1alpha1.Denied}
+		})
+		w.policyServersUp()
+		w.pass()
+		Expect(w.deployment().Generation).To(Equal(before))
+		w.clock.SetTime(w.clock.Now().Add(2 * time.Second))
+		w.settle()
+		Expect(w.deployment().Generation).To(Equal(before + 1))
+		Expect(w.env(dstack.EnvJobNetworkMode).Set).To(BeFalse())
+		w.roll("dstack-server-0")
+		w.settle()
+		w.passProfiles()
+		Expect(effects(w.profile("loose").Status.Gained)).NotTo(ContainElement(HavePrefix("hostNetwork: ")))
 	})
 })
 

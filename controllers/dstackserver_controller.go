@@ -58,7 +58,7 @@ type DstackServerReconciler struct {
 	windows windows
 	// configs has a mountedConfig for the uid of each server that needs one.
 	configs sync.Map
-	// counted is when the active runs of each server, by uid, were counted last.
+	// counted has a counting for the uid of each server of which a change waits.
 	counted sync.Map
 	// verdicts are what server processes made of the SSH proxy's token.
 	verdicts verdicts

@@ -142,17 +142,16 @@ func (r *DstackServerReconciler) observeElsewhere(ctx context.Context, p *pass) 
 	if !isTrue(p.facts.Connected) {
 		p.wakeAfter(askLater)
 	}
-	p.warnOfRelease()
 }
 
 func judgeElsewhere(answer observe.Server) (status.Finding, string) {
-	switch err := dstack.Supported(answer.Release); {
+	switch unguarded := judgeRelease(answer.Release); {
 	case answer.Err != nil:
 		return status.Waiting(v1alpha1.ReasonUnreachable, "the dstack server at spec.api.url does not answer its API: "+answer.Err.Error()), ""
 	case answer.TokenRejected:
 		return status.Stuck(v1alpha1.ReasonTokenRejected, "the dstack server at spec.api.url does not take the admin token for that of a global administrator: mend the Secret that spec.api.adminTokenSecretRef names"), answer.Release
-	case err != nil:
-		return status.Stuck(v1alpha1.ReasonUnsupportedRelease, err.Error()), answer.Release
+	case unguarded.Reason != "":
+		return unguarded, answer.Release
 	}
 	release := answer.Release
 	if release == "" {

@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,11 +30,17 @@ func emit(recorder events.EventRecorder, about runtime.Object, before, after []m
 		}
 		kind := corev1.EventTypeNormal
 		stalled := c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)
-		if stalled || c.Reason == v1alpha1.ReasonRemovedBy {
+		if stalled || c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old) {
 			kind = corev1.EventTypeWarning
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
 	}
+}
+
+// lost tells of an SSH proxy that answered and does not any more: nobody can log in.
+func lost(c metav1.Condition, old *metav1.Condition) bool {
+	return c.Type == v1alpha1.ConditionSSHProxyReady && c.Reason == v1alpha1.ReasonUnreachable &&
+		c.Status == metav1.ConditionFalse && old != nil && old.Status == metav1.ConditionTrue
 }
 
 func mirrors(c metav1.Condition) bool {
@@ -47,12 +55,15 @@ func neverWanted(c metav1.Condition, old *metav1.Condition) bool {
 }
 
 // clip keeps a note within the API's limit of 1 kB.
-func clip(s string) string {
-	const most = 900
+func clip(s string) string { return clipTo(s, 900) }
+
+// clipTo keeps a text within a number of bytes that the API allows.
+func clipTo(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	return s[:most]
+	const more = "…"
+	return strings.ToValidUTF8(s[:most-len(more)], "") + more
 }
 
 // note is an event about what is no transition of a condition.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -16,13 +18,8 @@ import (
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
-// managed are the variables that the operator sets or leaves unset itself.
-var managed = []string{
-	dstack.EnvConfigDisabled, dstack.EnvServerDir, dstack.EnvPythonPath,
-	dstack.EnvJobNetworkMode, dstack.EnvForbidDstackInRuns, dstack.EnvForbidServicesWithoutGateway,
-	dstack.EnvSSHProxyAPIToken, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced,
-	dstack.EnvPluginServiceURI, dstack.EnvPolicyURL, dstack.EnvToken, dstack.EnvServer,
-}
+// managed are the variables that the operator sets, or that must be as it knows them.
+var managed = append(manifests.Variables(), dstack.EnvConfigDisabled, dstack.EnvServerDir)
 
 // hidden is a managed variable that a container takes from another object by
 // envFrom.
@@ -30,6 +27,9 @@ type hidden struct {
 	variable string
 	// object and key that it comes from, as in "key A of ConfigMap settings".
 	source string
+	// gone is true when it comes from there no more, and a pod still runs that may have
+	// started with it.
+	gone bool
 }
 
 // readHidden looks which managed variables come by envFrom. The objects are not
@@ -46,12 +46,51 @@ func (r *DstackServerReconciler) readHidden(ctx context.Context, p *pass) error 
 		}
 		for _, key := range keys {
 			if name := from.Prefix + key; slices.Contains(managed, name) {
-				p.hidden = append(p.hidden, hidden{name, fmt.Sprintf("key %s of %s", key, what)})
+				p.hidden = append(p.hidden, hidden{variable: name, source: fmt.Sprintf("key %s of %s", key, what)})
 			}
 		}
 	}
 	slices.SortFunc(p.hidden, func(a, b hidden) int { return strings.Compare(a.variable+a.source, b.variable+b.source) })
+	r.rememberHidden(p)
 	return nil
+}
+
+// rememberHidden keeps what came by envFrom until every server pod has started
+// without it: a process reads its environment at its start, and a key that is taken
+// out of an object restarts nothing.
+func (r *DstackServerReconciler) rememberHidden(p *pass) {
+	const most = 16
+	now := metav1.NewTime(r.Clock.Now())
+	p.facts.Hidden = nil
+	for _, h := range p.hidden {
+		p.facts.Hidden = append(p.facts.Hidden, v1alpha1.HiddenVariable{Name: h.variable, Source: h.source})
+	}
+	for _, before := range p.server.Status.HiddenVariables {
+		if slices.ContainsFunc(p.hidden, func(h hidden) bool { return h.variable == before.Name && h.source == before.Source }) {
+			continue
+		}
+		if before.GoneAt == nil {
+			before.GoneAt = &now
+		}
+		if startedBefore(p.pods, p.container.Name, before.GoneAt.Time) {
+			p.facts.Hidden = append(p.facts.Hidden, before)
+			p.hidden = append(p.hidden, hidden{before.Name, before.Source, true})
+		}
+	}
+	p.facts.Hidden = p.facts.Hidden[:min(len(p.facts.Hidden), most)]
+}
+
+// startedBefore tells whether a container of that name runs in any of the pods that
+// has not certainly started after a time. One that does not run yet will.
+func startedBefore(pods []corev1.Pod, container string, at time.Time) bool {
+	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		i := slices.IndexFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == container })
+		if i < 0 {
+			return workload.Ready(&pod)
+		}
+		running := pod.Status.ContainerStatuses[i].State.Running
+		return running != nil && !running.StartedAt.After(at)
+	})
 }
 
 // envKeys are the keys of the object that envFrom names. One that is not there
@@ -80,7 +119,7 @@ func (r *DstackServerReconciler) envKeys(ctx context.Context, namespace string, 
 // beside.
 func (p *pass) hiddenObstacle() status.Finding {
 	for _, h := range p.hidden {
-		if workload.Lookup(p.container, h.variable).Set {
+		if h.gone || workload.Lookup(p.container, h.variable).Set {
 			continue // What the container sets itself wins.
 		}
 		switch h.variable {
@@ -105,6 +144,12 @@ func (p *pass) hiddenObstacle() status.Finding {
 // isolated while two decide about it.
 func (p *pass) hiddenSetting() status.Finding {
 	for _, h := range p.hidden {
+		switch {
+		case h.gone && workload.Lookup(p.container, h.variable).Set:
+			continue
+		case h.gone:
+			return p.startedWithHidden(h)
+		}
 		switch h.variable {
 		case dstack.EnvConfigDisabled, dstack.EnvPythonPath, dstack.EnvServerDir:
 		default:
@@ -113,4 +158,16 @@ func (p *pass) hiddenSetting() status.Finding {
 		}
 	}
 	return status.Finding{}
+}
+
+// startedWithHidden says that a pod may still run with a variable that has gone from
+// where it came from.
+func (p *pass) startedWithHidden(h hidden) status.Finding {
+	reason, effect := v1alpha1.ReasonSettingHidden, ""
+	if h.variable == dstack.EnvConfigDisabled {
+		reason, effect = v1alpha1.ReasonConfigDisabled, " and may have loaded no plugin"
+	}
+	return status.Stuck(reason, fmt.Sprintf(
+		"a server pod started while %s came from %s by envFrom%s: restart the pods (kubectl -n %s rollout restart %s/%s)",
+		h.variable, h.source, effect, p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name))
 }

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -37,7 +38,7 @@ func (m *mortal) play() bool {
 	if m.rollWorkload() {
 		return true
 	}
-	if api.Client.Get(ctx, m.key(sshProxyName), &proxy) != nil || proxy.Status.ReadyReplicas > 0 || !m.held.plugin || m.releasing {
+	if api.Client.Get(ctx, m.key(sshProxyName), &proxy) != nil || proxy.Status.ObservedGeneration == proxy.Generation || !m.held.plugin || m.releasing {
 		return false
 	}
 	// The proxies answer some time after their address is known.
@@ -171,7 +172,24 @@ func (m *mortal) release(end func(*mortal), f fate) {
 	end(m)
 	m.live()
 	Expect(m.heldBy(m.userWorkload())).To(Equal(held{}))
-	Expect(m.ownLeft()).To(BeEmpty())
+	left := m.ownLeft()
+	if api.Client.Get(context.Background(), m.key("main"), &v1alpha1.DstackServer{}) == nil {
+		// By these users know the proxy.
+		Expect(left).To(ConsistOf("Secret isolation-ssh-main-host-keys", "Secret isolation-ssh-main-token", "Service isolation-ssh-main"))
+		return
+	}
+	Expect(left).To(BeEmpty())
+}
+
+// edit lets somebody change something where all is done, and a manager whose fate
+// is f follow it.
+func (m *mortal) edit(f fate, change func(*mortal)) {
+	GinkgoHelper()
+	m.policy = m.policyServersUp()
+	m.writes, m.fate = nil, f
+	change(m)
+	m.live()
+	Expect(meta.IsStatusConditionTrue(m.server().Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue(), "%v", m.server().Status.Conditions)
 }
 
 // givesBack lets a manager whose fate is f give a server back, and expects the same
@@ -269,6 +287,41 @@ var _ = Describe("A manager that is killed", func() {
 			Expect(cmp.Diff(want, m.outcome())).To(BeEmpty(), "%v", m.writes)
 		})
 	})
+
+	DescribeTable("after every write while somebody changes what is set keeps what is enforced, and comes to the same end",
+		func(change func(*mortal), end held) {
+			whole := broughtUp(deployment, python)
+			whole.edit(undisturbed, change)
+			want := whole.outcome()
+			forEach(manyDeaths(), func(f fate) {
+				m := broughtUp(deployment, python)
+				m.edit(f, change)
+				Expect(m.heldBy(m.userWorkload())).To(Equal(end))
+				Expect(cmp.Diff(want, m.outcome())).To(BeEmpty(), "%v", m.writes)
+			})
+		},
+		Entry("the token of the SSH proxy", func(m *mortal) {
+			Expect(api.Client.Delete(context.Background(), secretIn(m.world, "isolation-ssh-main-token"))).To(Succeed())
+		}, held{plugin: true, ssh: true, mode: 1}),
+		Entry("default permissions, with approval", func(m *mortal) {
+			change(m.world, m.server(), func(s *v1alpha1.DstackServer) {
+				onApproval(s)
+				s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: ptr.To(false)}
+			})
+			m.live()
+			change(m.world, m.server(), approves(m.pendingChange().Revision))
+		}, held{plugin: true, ssh: true, mode: 1}),
+		Entry("the whole pod template, back to what it was", func(m *mortal) {
+			m.held = held{} // Somebody else opened it; from the repair on it must stay closed.
+			stock := testkit.MakeServerPod().Data().Deployment(testkit.WorkloadName).Spec.Template
+			change(m.world, m.deployment(), func(d *appsv1.Deployment) { d.Spec.Template = stock })
+		}, held{plugin: true, ssh: true, mode: 1}),
+		Entry("the SSH proxy, which is no more wanted", func(m *mortal) {
+			m.dropping, m.held.ssh = true, false
+			change(m.world, m.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls = &v1alpha1.Controls{HostSSH: v1alpha1.Allowed} })
+			change(m.world, m.server(), func(s *v1alpha1.DstackServer) { s.Spec.SSHProxy = nil })
+		}, held{plugin: true, mode: 1}),
+	)
 
 	It("while it gives a server back leaves nothing, whichever write was its last", func() {
 		whole := broughtUp(deployment, python)

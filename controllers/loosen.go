@@ -53,7 +53,7 @@ func (p *pass) untold(intent manifests.Intent) status.Finding {
 		return isolation.Strictness(mode) > isolation.Strictness(coming)
 	}
 	said := p.server.Status.Running
-	behind := slices.ContainsFunc(p.policyServers, func(s observe.PolicyServer) bool {
+	behind := !p.policyReady || slices.ContainsFunc(p.policyServers, func(s observe.PolicyServer) bool {
 		return s.Err != nil || s.Revision != p.effective.Revision || stricter(s.NetworkMode)
 	})
 	if !behind && (said == nil || !stricter(said.NetworkMode)) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -64,7 +65,7 @@ func (m *mortal) lookAtWrite(o versioned) {
 	now, at := m.heldBy(w), m.writes
 	if !m.releasing {
 		Expect(now.plugin || !m.held.plugin).To(BeTrue(), "the plugin went: %v", at)
-		Expect(now.ssh || !m.held.ssh).To(BeTrue(), "the SSH proxy is not enforced any more: %v", at)
+		Expect(now.ssh || !m.held.ssh || m.dropping).To(BeTrue(), "the SSH proxy is not enforced any more: %v", at)
 		Expect(now.mode).To(BeNumerically(">=", m.held.mode), "the network mode got looser: %v", at)
 		m.held = now
 		if running := m.server().Status.Running; running != nil {
@@ -87,12 +88,13 @@ func (m *mortal) beforeDelete(o client.Object) {
 	if m.dead {
 		return
 	}
-	Expect(m.releasing).To(BeTrue(), "delete %s %s", kindOf(o), o.GetName())
+	ofProxy := m.dropping && (strings.HasPrefix(o.GetName(), "isolation-ssh-") || o.GetName() == "isolation-server-main")
+	Expect(m.releasing || ofProxy).To(BeTrue(), "delete %s %s", kindOf(o), o.GetName())
 	var pods corev1.PodList
 	Expect(api.Client.List(context.Background(), &pods, client.InNamespace(m.ns))).To(Succeed())
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		Expect(pod.Spec.InitContainers).To(BeEmpty(), "delete %s %s, which pod %s asks", kindOf(o), o.GetName(), pod.Name)
+		Expect(ofProxy || len(pod.Spec.InitContainers) == 0).To(BeTrue(), "delete %s %s, which pod %s asks", kindOf(o), o.GetName(), pod.Name)
 		Expect(pod.Annotations).NotTo(HaveKey(workload.AnnotationSSHToken), "delete %s %s", kindOf(o), o.GetName())
 	}
 }
@@ -133,12 +135,14 @@ func (m *mortal) outcome() map[string]string {
 		Expect(api.Client.List(context.Background(), list, client.InNamespace(m.ns))).To(Succeed())
 		Expect(meta.EachListItem(list, func(o runtime.Object) error {
 			object := o.(client.Object)
-			out[kindOf(object)+" "+object.GetName()] = same.Replace(plainObject(object))
+			out[kindOf(object)+" "+object.GetName()] = timesOfRemoval.ReplaceAllString(same.Replace(plainObject(object)), "$1: TIME")
 			return nil
 		})).To(Succeed())
 	}
 	return out
 }
+
+var timesOfRemoval = regexp.MustCompile(`("removedAt"|"restoredAt"): "[^"]*"`)
 
 // placeholders replace what stands for tokens and names of this world.
 func (m *mortal) placeholders() *strings.Replacer {
@@ -159,6 +163,10 @@ func (m *mortal) placeholders() *strings.Replacer {
 		if api.Client.Get(context.Background(), m.key(name), &own) == nil {
 			add(own.Spec.Template.Annotations)
 		}
+	}
+	var approved corev1.ConfigMap
+	if api.Client.Get(context.Background(), m.key(manifests.ApprovedName("main")), &approved) == nil {
+		pairs = append(pairs, approved.Data[manifests.ApprovedSealKey], "SEAL")
 	}
 	return strings.NewReplacer(pairs...)
 }

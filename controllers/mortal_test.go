@@ -48,6 +48,8 @@ type mortal struct {
 	// held is what the workload enforces, until releasing.
 	held      held
 	releasing bool
+	// dropping is true while the SSH proxy is no more wanted.
+	dropping bool
 	// policy servers, once they are to follow what the manager says.
 	policy []*policyServer
 	// proxiesUp is true once the SSH proxies answer.

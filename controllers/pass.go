@@ -39,6 +39,8 @@ type pass struct {
 	// clash is what a config.yml lacks over which no copy can be mounted.
 	clash status.Finding
 	ssh   sshPass
+	// repairs is true when what somebody has taken out is put back in this pass.
+	repairs bool
 	// hidden are variables of the server that come by envFrom.
 	hidden []hidden
 	facts  status.ServerFacts
@@ -50,6 +52,7 @@ type pass struct {
 func newPass(server *v1alpha1.DstackServer) *pass {
 	p := &pass{server: server, facts: status.ServerFacts{
 		Revisions: server.Status.SettingsRevision, Injected: server.Status.Injected, LastRemoval: lastRemoval(server),
+		Hidden: server.Status.HiddenVariables,
 	}}
 	if server.Spec.SSHProxy != nil && server.Spec.Injection != v1alpha1.InjectionDisabled {
 		p.facts.SSH = server.Status.SSHProxy // Until the pass knows better.
@@ -104,12 +107,10 @@ func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
 		return err
 	}
 	p.facts.Accepted = p.judge()
-	if p.container != nil {
-		if err := r.readHidden(ctx, p); err != nil {
-			return err
-		}
+	if err := r.readPods(ctx, p); err != nil || p.container == nil {
+		return err
 	}
-	return r.readPods(ctx, p)
+	return r.readHidden(ctx, p)
 }
 
 // judge finds the server's container and checks what the spec says of it.

@@ -200,9 +200,31 @@ var _ = Describe("A variable that comes by envFrom", func() {
 		Expect(w.condition("Stalled")).To(HavePrefix("Stalled=True SettingHidden"))
 		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("1"), "what is set in the container wins meanwhile")
 
+		By("the key is gone")
 		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { delete(c.Data, dstack.EnvJobNetworkMode) })
 		w.settle()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=True "), "what is set in the container has won all the time")
+
+		By("a key of a variable that the container does not set comes and goes, and the pod that started with it runs on, also for another manager")
+		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { c.Data[dstack.EnvServerSSHProxyEnforced] = "1" })
+		w.roll("dstack-server-0")
+		w.settle()
+		w.nextSecond()
+		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { delete(c.Data, dstack.EnvServerSSHProxyEnforced) })
+		w.settle()
+		const still = "SettingsApplied=False SettingHidden: a server pod started while DSTACK_SERVER_SSHPROXY_ENFORCED came from " +
+			"key DSTACK_SERVER_SSHPROXY_ENFORCED of ConfigMap settings by envFrom: restart the pods (kubectl -n NS rollout restart deployment/dstack-server)"
+		Expect(w.condition("SettingsApplied")).To(Equal(still))
+		w.restart()
+		w.settle()
+		Expect(w.condition("SettingsApplied")).To(Equal(still))
+
+		By("the pod was restarted")
+		w.nextSecond()
+		w.roll("dstack-server-0")
+		w.settle()
 		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=True "))
+		Expect(w.server().Status.HiddenVariables).To(BeEmpty())
 	})
 
 	It("is found in a Secret too, behind a prefix, and its value is told to nobody", func() {
@@ -230,6 +252,21 @@ var _ = Describe("A variable that comes by envFrom", func() {
 		Expect(w.condition("Ready")).To(HavePrefix("Ready=False ConfigDisabled: "))
 		Expect(w.conditionOf(w.profile("research"), "Ready")).To(Equal("Ready=False SettingsNotRunning: " +
 			"the server is told to read no config.yml, so it may load no plugin: see SettingsApplied of DstackServer main"))
+
+		By("a pod starts with it, and then it is gone")
+		w.roll("dstack-server-0")
+		w.pass()
+		w.nextSecond()
+		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { delete(c.Data, dstack.EnvConfigDisabled) })
+		w.settle()
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ConfigDisabled: a server pod started while DSTACK_SERVER_CONFIG_DISABLED came from " +
+			"key DSTACK_SERVER_CONFIG_DISABLED of ConfigMap settings by envFrom and may have loaded no plugin: restart the pods (kubectl -n NS rollout restart deployment/dstack-server)"))
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=False SettingsNotRunning: "))
+		w.nextSecond()
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
 	})
 
 	It("and is the path of Python is nothing to the plugin that is dstack's own", func() {

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -11,6 +12,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -35,7 +37,7 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	if err != nil {
 		return err
 	}
-	if !free {
+	if !free || heldByManifest(p.workload) != "" { // Its next pod would need what is kept.
 		p.wakeAfter(lookForPods)
 		p.facts.Settings = releasing(p.workload)
 		p.keptUntilReleased()
@@ -191,8 +193,10 @@ func (r releaser) release(ctx context.Context, server *v1alpha1.DstackServer, w 
 		return false, fmt.Errorf("list pods: %w", err)
 	}
 	live := workload.Live(pods.Items)
+	proxies := labels.SelectorFromSet(manifests.SSHSelectorLabels(server.Name))
+	others := slices.DeleteFunc(live, func(pod corev1.Pod) bool { return proxies.Matches(labels.Set(pod.Labels)) })
 	onProxy := workload.ReliesOn{Server: server.Name, Secret: manifests.SSHTokenSecretName(server.Name)}
-	return !workload.AnyUses(live, manifests.Endpoint(server)) && !onProxy.Any(live), nil
+	return !workload.AnyUses(others, manifests.Endpoint(server)) && !onProxy.Any(others), nil
 }
 
 // deleteChildren deletes the policy server, the SSH proxy and what belongs to

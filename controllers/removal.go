@@ -156,6 +156,8 @@ func (r *DstackServerReconciler) followRemoval(p *pass, lost []string) {
 	}
 	message := p.removalMessage(open, lost)
 	switch {
+	case f.Reason == v1alpha1.ReasonWaitingForApproval && p.repairs:
+		f.Reason, f.Message = v1alpha1.ReasonRemovedBy, message+anotherWaits+f.Message
 	case f.Stalled:
 		f.Message += "; before that, " + message
 	case f.Status != metav1.ConditionUnknown:
@@ -172,12 +174,26 @@ func (p *pass) restored(lost []string) bool {
 		running != nil && running.PolicyPods == running.Pods && p.workload.ObserveRollout(p.pods).Done
 }
 
-// removalMessage repeats what was said of a removal first: later nobody sees what
+const (
+	putBack      = ": all of it is put back, and until every server pod has it again, runs may be submitted without it; see status.lastRemoval"
+	notYetBack   = ": it is not put back yet, and runs may be submitted without it; see status.lastRemoval"
+	anotherWaits = "; another change waits: "
+)
+
+// removalMessage repeats who was said to have taken what out: later nobody sees what
 // was missing.
 func (p *pass) removalMessage(open *v1alpha1.Removal, lost []string) string {
+	end := notYetBack
+	if p.repairs {
+		end = putBack
+	}
 	said := meta.FindStatusCondition(p.server.Status.Conditions, v1alpha1.ConditionSettingsApplied)
 	if said != nil && said.Reason == v1alpha1.ReasonRemovedBy {
-		return said.Message
+		for _, earlier := range []string{putBack, notYetBack} {
+			if who, _, found := strings.Cut(said.Message, earlier); found {
+				return who + end
+			}
+		}
 	}
 	who := open.Manager
 	if who == "" {
@@ -187,7 +203,7 @@ func (p *pass) removalMessage(open *v1alpha1.Removal, lost []string) string {
 	if what == "" {
 		what = "settings"
 	}
-	return fmt.Sprintf("%s took %s out of %s: all of it is put back, and until every server pod has it again, runs may be submitted without it; see status.lastRemoval", who, what, p.workload)
+	return fmt.Sprintf("%s took %s out of %s%s", who, what, p.workload, end)
 }
 
 // named lists the first names and counts the rest.
@@ -240,6 +256,8 @@ func (r *DstackServerReconciler) runsBetween(ctx context.Context, p *pass, token
 		return nil, fmt.Errorf("the admin token is not usable: see Connected")
 	}
 	from, to := gap.RemovedAt.Add(-gapMargin), gap.RestoredAt.Add(gapMargin)
+	ctx, cancel := context.WithTimeout(ctx, askForRuns)
+	defer cancel()
 	runs, _, err := r.Prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{Since: from})
 	if err != nil {
 		return nil, err

@@ -78,7 +78,7 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 	case running.PolicyPods < running.Pods:
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%d of %d server pods do not ask the policy server", running.Pods-running.PolicyPods, running.Pods))
 	case p.sshEnforcedByTemplate() && running.SSHEnforcedPods < running.Pods:
-		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%d of %d server pods still let users in past the SSH proxy", running.Pods-running.SSHEnforcedPods, running.Pods))
+		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%d of %d server pods are not known to let users in by the SSH proxy alone", running.Pods-running.SSHEnforcedPods, running.Pods))
 	case running.Pods > 0 && isolation.Strictness(running.NetworkMode) < isolation.Strictness(p.effective.Plan.NetworkMode):
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("a server pod still runs with network mode %d", running.NetworkMode))
 	}

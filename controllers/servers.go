@@ -43,13 +43,19 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 	if !isTrue(connected) {
 		p.wakeAfter(askLater)
 	}
-	p.warnOfRelease()
 }
 
-func (p *pass) warnOfRelease() {
-	if p.facts.Release != "" && !dstack.AsksAlways(p.facts.Release) {
-		p.warn("dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", p.facts.Release, dstack.FirstGuardedRelease)
+// judgeRelease says why nothing can be said to be refused by a release of dstack; an
+// empty finding means that it asks about every run. A development build tells none.
+func judgeRelease(release string) status.Finding {
+	if err := dstack.Supported(release); err != nil {
+		return status.Stuck(v1alpha1.ReasonUnsupportedRelease, err.Error())
 	}
+	if release != "" && !dstack.AsksAlways(release) {
+		return status.Stuck(v1alpha1.ReasonUnsupportedRelease, fmt.Sprintf(
+			"dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", release, dstack.FirstGuardedRelease))
+	}
+	return status.Finding{}
 }
 
 // addresses are those of the server pods that can be asked.
@@ -109,8 +115,8 @@ func judgeServers(answers []observe.Server) (status.Finding, string) {
 		}
 		release = dstack.Older(release, a.Release)
 	}
-	if err := dstack.Supported(release); err != nil {
-		return status.Stuck(v1alpha1.ReasonUnsupportedRelease, err.Error()), release
+	if f := judgeRelease(release); f.Reason != "" {
+		return f, release
 	}
 	shown := release
 	if shown == "" {

@@ -27,6 +27,7 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	if !ready {
 		return nil
 	}
+	p.repairs = true
 	result, err := r.applier.Settings(ctx, intent)
 	if apierrors.IsConflict(err) {
 		p.facts.Settings = status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("%s changed while the settings were applied: trying again", p.workload))
@@ -85,7 +86,7 @@ func (r *DstackServerReconciler) followSettings(ctx context.Context, p *pass, in
 		return nil
 	}
 	p.facts.Revisions.Applied, p.facts.Revisions.Rejected = intent.Revision, ""
-	if err := r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, intent)); err != nil {
+	if err := r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, intent, p.token)); err != nil {
 		return err
 	}
 	err := r.followRollout(ctx, p, intent)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -81,13 +80,13 @@ func (p *pass) toldAddress() string {
 	return p.ssh.told.Address
 }
 
-// balancerHosts are the host names and addresses of a Service's load balancer, in
-// lower case.
+// balancerHosts are the host names and addresses of a Service's load balancer. The
+// API server takes none with capitals.
 func balancerHosts(service *corev1.Service) []string {
 	var hosts []string
 	for _, ingress := range service.Status.LoadBalancer.Ingress {
 		if host := cmp.Or(ingress.Hostname, ingress.IP); host != "" {
-			hosts = append(hosts, strings.ToLower(host))
+			hosts = append(hosts, host)
 		}
 	}
 	return hosts

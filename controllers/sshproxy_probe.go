@@ -123,6 +123,9 @@ func (r *DstackServerReconciler) checkSSHTokens(ctx context.Context, p *pass) {
 	}
 	r.verdicts.keep(p.server.UID, now)
 	p.countEnforcing(told, now)
+	if p.ssh.behind && r.verdicts.allAccept(p, p.ssh.tokenID) {
+		p.wakeAfter(lookAgain) // The proxies follow.
+	}
 }
 
 // judgeSSHToken lets what a pod makes of the token speak for the SSH proxy.

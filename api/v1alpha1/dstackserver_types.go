@@ -328,9 +328,9 @@ type ManagedSSHProxy struct {
 
 	// address at which users reach the proxy. It may be left out for a Service of
 	// type LoadBalancer: then it is the load balancer's first address, with the
-	// Service's port. A load balancer that gets another one later is reported and
-	// not followed until that is written here, because the change restarts the
-	// dstack server.
+	// Service's port. A load balancer that gets another one later is followed when
+	// that is approved, whatever spec.rollout says, because it restarts the dstack
+	// server: status.pendingChange shows it.
 	//
 	// +optional
 	Address SSHProxyAddress `json:"address,omitempty"`
@@ -572,10 +572,13 @@ type SettingsRevisions struct {
 // InjectedState says what became of one item that the operator sets in the
 // workload.
 //
-// +kubebuilder:validation:Enum=Applied;Conflict;Withheld;Missing;Different
+// +kubebuilder:validation:Enum=Applied;Conflict;Withheld;Missing;Different;Surplus
 type InjectedState string
 
 const (
+	// InjectedSurplus: spec.injection is Manual, and the workload has the item although
+	// nothing asks for it any more.
+	InjectedSurplus InjectedState = "Surplus"
 	// InjectedApplied: the item is set.
 	InjectedApplied InjectedState = "Applied"
 	// InjectedConflict: another manager sets the item to something else.
@@ -671,6 +674,28 @@ type PendingChange struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
+}
+
+// HiddenVariable is a variable that the server takes, or took, by envFrom, and that
+// the operator decides about.
+type HiddenVariable struct {
+	// name of the variable.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name"`
+
+	// source that it comes from, as in "key A of ConfigMap settings".
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=600
+	Source string `json:"source"`
+
+	// goneAt is when it was seen there no more. A server pod that started before may
+	// still run with it.
+	//
+	// +optional
+	GoneAt *metav1.Time `json:"goneAt,omitempty"`
 }
 
 // Removal tells of settings that somebody else took out of the workload, and of
@@ -788,8 +813,8 @@ type DstackServerStatus struct {
 	// +optional
 	SettingsRevision SettingsRevisions `json:"settingsRevision,omitzero"`
 
-	// pendingChange is a change of settings that waits for approval, when spec.rollout
-	// is OnApproval.
+	// pendingChange is a change of settings that waits for approval: any when
+	// spec.rollout is OnApproval, else a new address of the SSH proxy's load balancer.
 	//
 	// +optional
 	PendingChange *PendingChange `json:"pendingChange,omitempty"`
@@ -799,6 +824,15 @@ type DstackServerStatus struct {
 	//
 	// +optional
 	LastRemoval *Removal `json:"lastRemoval,omitempty"`
+
+	// hiddenVariables are those that the server takes by envFrom although the operator
+	// decides about them, and those with which a pod may still run that has started
+	// before they went.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	HiddenVariables []HiddenVariable `json:"hiddenVariables,omitempty"`
 
 	// injected lists the items that the operator sets in the workload, or wants to
 	// find there when spec.injection is Manual, never their values.

@@ -67,12 +67,16 @@ func (a *Applier) Release(ctx context.Context, w *workload.Workload) (bool, erro
 	if !Owns(w) {
 		return false, nil
 	}
+	left := newUndoing(w).remains(w, nil)
 	err := a.apply(ctx, manifests.Release(w), client.FieldOwner(WorkloadManager))
 	if apierrors.IsNotFound(err) || isUIDMismatch(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("release %s: %w", w, err)
+	}
+	if !left.empty() {
+		return true, a.sweep(ctx, w, left)
 	}
 	return true, nil
 }

@@ -30,11 +30,6 @@ type Result struct {
 	Complete, Plugin bool
 }
 
-// maxConflicts is far more than an intent has fields that others may own: each
-// round of conflicts takes something out of what is sent, and this makes sure
-// that the rounds end.
-const maxConflicts = 100
-
 // Settings puts an intent into the user's workload, never by force but to undo a
 // rollback to earlier settings of the operator's own. Of the independent items
 // exactly those that clash are left out. If a part of the
@@ -53,13 +48,13 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 	if a.memo.same(key, sum) {
 		return result(intent, intent, nil), nil
 	}
-	undo := rollback(intent)
+	undo := newUndoing(intent.Workload)
 	send, conflicts, err := a.negotiate(ctx, intent, undo)
 	if err != nil {
 		return refused(intent, send, conflicts, err)
 	}
 	switch {
-	case opens(intent, send):
+	case undo.hopeless, opens(intent, send):
 		return untouched(intent, conflicts), nil
 	case send.Empty():
 		// What was set alone before is not wanted any more.
@@ -68,6 +63,11 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 	}
 	if err := a.apply(ctx, send.Config(), undo.options()...); err != nil {
 		return refused(intent, send, conflicts, err)
+	}
+	if left := undo.remains(intent.Workload, &send); !left.empty() {
+		if err := a.sweep(ctx, intent.Workload, left); err != nil {
+			return Result{}, err
+		}
 	}
 	if len(conflicts) == 0 {
 		a.memo.set(key, sum)
@@ -78,21 +78,26 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 // negotiate finds what of the intent can be applied without a clash, by dry
 // runs that leave out what the one before reported. What a rollback has put there
 // is no clash: the last dry run is with the force by which that will be undone.
+// The rounds end because each leaves out more than the one before.
 func (a *Applier) negotiate(ctx context.Context, intent manifests.Intent, undo *undoing) (manifests.Intent, []Conflict, error) {
 	send, conflicts := withoutKnownClashes(intent)
 	for !opens(intent, send) && !send.Empty() {
 		err := a.apply(ctx, send.Config(), append(undo.options(), client.DryRunAll)...)
 		found := conflictsOf(err)
-		if err == nil || len(found) == 0 || len(conflicts) > maxConflicts {
+		if err == nil || len(found) == 0 {
 			return send, conflicts, err
 		}
 		if found = undo.excuse(found); len(found) == 0 {
 			continue
 		}
+		before := send
 		for i := range found {
 			send, found[i] = drop(intent, send, found[i])
 		}
 		conflicts = append(conflicts, found...)
+		if undo.hopeless = alike(before, send); undo.hopeless {
+			return send, conflicts, nil // What is in the way is in everything that could be sent.
+		}
 	}
 	return send, conflicts, nil
 }
@@ -104,6 +109,14 @@ func opens(intent, send manifests.Intent) bool {
 		return true
 	}
 	return len(send.SSH) == 0 && len(intent.SSH) > 0 && ownsItem(intent.Workload, intent.Container, dstack.EnvServerSSHProxyEnforced)
+}
+
+// alike tells whether two intents would send the same.
+func alike(a, b manifests.Intent) bool {
+	return (a.Plugin == nil) == (b.Plugin == nil) && len(a.SSH) == len(b.SSH) &&
+		slices.EqualFunc(a.Settings, b.Settings, func(x, y envItem) bool {
+			return *x.Name == *y.Name && (x.Value == nil) == (y.Value == nil) && (x.ValueFrom == nil) == (y.ValueFrom == nil)
+		})
 }
 
 // refused sorts out an apply that failed without a conflict of fields.

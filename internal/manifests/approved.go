@@ -1,6 +1,9 @@
 package manifests
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,8 +16,12 @@ import (
 // ApprovedName names the ConfigMap that keeps the settings that were approved last.
 func ApprovedName(server string) string { return "isolation-approved-" + server }
 
-// ApprovedKey is the key of the settings in that ConfigMap.
-const ApprovedKey = "settings.json"
+const (
+	// ApprovedKey is the key of the settings in that ConfigMap.
+	ApprovedKey = "settings.json"
+	// ApprovedSealKey is the key of their seal, which only the operator can make.
+	ApprovedSealKey = "seal"
+)
 
 // kept is what is kept of an intent: all but the workload, whose version it would
 // be bound to. It holds no secret, only references.
@@ -32,19 +39,31 @@ type kept struct {
 var unpinned = pin{image: "IMAGE", plugin: "PLUGIN"}
 
 // Approved is the ConfigMap that keeps an intent, without the image and the version
-// of the plugin.
-func Approved(s *v1alpha1.DstackServer, i Intent) Object {
+// of the plugin. It is sealed with a secret of the operator's, so that nobody slips
+// anything into pods who can write ConfigMaps.
+func Approved(s *v1alpha1.DstackServer, i Intent, secret string) Object {
 	i = i.pinned(unpinned)
 	name := ApprovedName(s.Name)
+	text := string(marshal(kept{i.Container, i.Settings, i.Plugin, i.SSH, i.SSHTokenID, i.TokenID, i.Revision}))
 	return Object{"ConfigMap", name, corev1ac.ConfigMap(name, s.Namespace).
 		WithLabels(Labels(s)).
-		WithData(map[string]string{ApprovedKey: string(marshal(kept{i.Container, i.Settings, i.Plugin, i.SSH, i.SSHTokenID, i.TokenID, i.Revision}))})}
+		WithData(map[string]string{ApprovedKey: text, ApprovedSealKey: seal(s, text, secret)})}
 }
 
-// ReadApproved reads a kept intent, for the workload as it is now. What is kept must
-// be what its revision stands for, so that nobody slips something in who can write
-// ConfigMaps; image and plugin are those of the workload or of this build.
-func ReadApproved(text string, in SettingsInput) (Intent, error) {
+// seal is the digest of kept settings that needs a secret to be made.
+func seal(s *v1alpha1.DstackServer, text, secret string) string {
+	h := hmac.New(sha256.New, []byte(secret))
+	fmt.Fprintf(h, "approved settings\x00%s\x00%s", s.UID, text)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// ReadApproved reads a kept intent, for the workload as it is now; image and plugin
+// are those of the workload or of this build.
+func ReadApproved(data map[string]string, in SettingsInput, secret string) (Intent, error) {
+	text := data[ApprovedKey]
+	if secret == "" || !hmac.Equal([]byte(data[ApprovedSealKey]), []byte(seal(in.Server, text, secret))) {
+		return Intent{}, errors.New("the settings that were approved last do not bear the operator's seal")
+	}
 	var k kept
 	if err := json.Unmarshal([]byte(text), &k); err != nil {
 		return Intent{}, fmt.Errorf("the settings that were approved last cannot be read: %w", err)

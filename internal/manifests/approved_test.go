@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -10,6 +11,14 @@ import (
 	"github.com/dstack-isolation/operator/internal/manifests"
 )
 
+const sealedWith = "the operator's secret"
+
+// approvedOf is what is kept of an intent.
+func approvedOf(t *testing.T, w world, i manifests.Intent) map[string]string {
+	t.Helper()
+	return decode[corev1.ConfigMap](t, manifests.Approved(w.obj(), i, sealedWith).Config).Data
+}
+
 // What is kept is read again as it was, for every case, and as this build would make
 // it.
 func TestApprovedIsReadAsItWas(t *testing.T) {
@@ -17,16 +26,19 @@ func TestApprovedIsReadAsItWas(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := w.input(t)
 			want := manifests.Settings(in)
-			text := decode[corev1.ConfigMap](t, manifests.Approved(w.obj(), want).Config).Data[manifests.ApprovedKey]
-			if strings.Contains(text, options.Image) {
+			data := approvedOf(t, w, want)
+			if strings.Contains(data[manifests.ApprovedKey], options.Image) {
 				t.Error("the image is kept too")
 			}
-			got, err := manifests.ReadApproved(text, in)
+			got, err := manifests.ReadApproved(data, in, sealedWith)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(yamlOf(t, want), yamlOf(t, got)); diff != "" || got.Revision != want.Revision {
 				t.Errorf("-want +got:\n%s", diff)
+			}
+			if diff := cmp.Diff(in.SSH, got.SSHSettings()); diff != "" {
+				t.Errorf("of the SSH proxy, -told +kept:\n%s", diff)
 			}
 		})
 	}
@@ -35,7 +47,8 @@ func TestApprovedIsReadAsItWas(t *testing.T) {
 func TestApprovedThatIsNotWhatItSays(t *testing.T) {
 	w := world{mode: 3}
 	in := w.input(t)
-	text := decode[corev1.ConfigMap](t, manifests.Approved(w.obj(), manifests.Settings(in)).Config).Data[manifests.ApprovedKey]
+	data := approvedOf(t, w, manifests.Settings(in))
+	text := data[manifests.ApprovedKey]
 	for name, changed := range map[string]string{
 		"another value": strings.Replace(text, `"value":"3"`, `"value":"2"`, 1),
 		"nothing":       "",
@@ -46,8 +59,31 @@ func TestApprovedThatIsNotWhatItSays(t *testing.T) {
 		if changed == text {
 			t.Fatalf("%s: nothing was changed", name)
 		}
-		if _, err := manifests.ReadApproved(changed, in); err == nil {
+		forged := maps.Clone(data)
+		forged[manifests.ApprovedKey] = changed
+		if _, err := manifests.ReadApproved(forged, in, sealedWith); err == nil {
 			t.Errorf("%s: it was read", name)
 		}
+	}
+}
+
+// Whoever may write ConfigMaps can make settings of a revision that is right; they
+// must not get into pods.
+func TestApprovedByNobody(t *testing.T) {
+	w := world{mode: 3}
+	in := w.input(t)
+	looser := world{mode: 2}
+	forged := manifests.Settings(looser.input(t))
+	theirs := decode[corev1.ConfigMap](t, manifests.Approved(w.obj(), forged, "a guess").Config).Data
+	unsealed := maps.Clone(theirs)
+	delete(unsealed, manifests.ApprovedSealKey)
+	for name, data := range map[string]map[string]string{"another's seal": theirs, "no seal": unsealed} {
+		_, err := manifests.ReadApproved(data, in, sealedWith)
+		if err == nil || err.Error() != "the settings that were approved last do not bear the operator's seal" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := manifests.ReadApproved(theirs, in, ""); err == nil {
+		t.Error("without a secret anything is read")
 	}
 }

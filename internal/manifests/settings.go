@@ -20,6 +20,19 @@ import (
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
+// Variables are all that the operator sets in the server's container.
+func Variables() []string {
+	return append(ServerWide(), dstack.EnvPythonPath, dstack.EnvPluginServiceURI, dstack.EnvPolicyURL, dstack.EnvToken, dstack.EnvServer)
+}
+
+// ServerWide are the variables of settings that hold for all projects of a server.
+func ServerWide() []string {
+	return []string{
+		dstack.EnvJobNetworkMode, dstack.EnvForbidDstackInRuns, dstack.EnvForbidServicesWithoutGateway,
+		dstack.EnvSSHProxyAPIToken, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced,
+	}
+}
+
 // SettingsInput is what the settings of a workload depend on.
 type SettingsInput struct {
 	Server      *v1alpha1.DstackServer

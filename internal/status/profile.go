@@ -33,6 +33,9 @@ type View struct {
 	SettingsStalled bool
 	// Doubt is why settings that are in place may not hold; "" when nothing says so.
 	Doubt string
+	// Unguarded is why the server's release of dstack does not ask about every run;
+	// "" when it does.
+	Unguarded string
 	// SSHProxy is what the server's condition says of the SSH proxy.
 	SSHProxy Finding
 	// Override, when it has a reason, says for all profiles why nothing is in
@@ -70,6 +73,8 @@ func (v *View) take(server string, c metav1.Condition) {
 		v.CatchingUp = c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonRevisionBehind || c.Reason == v1alpha1.ReasonUpgrading
 	case v1alpha1.ConditionSSHProxyReady:
 		v.SSHProxy = Finding{Status: c.Status, Reason: c.Reason, Message: c.Message, Stalled: sshStalls(c)}
+	case v1alpha1.ConditionConnected:
+		v.Unguarded = unguarded(c.Reason, c.Message)
 	case v1alpha1.ConditionSettingsApplied:
 		v.SettingsStalled = c.Status == metav1.ConditionFalse && stalls(c.Reason)
 		v.Doubt = doubt(c.Reason)
@@ -88,6 +93,15 @@ func stalls(reason string) bool {
 	default:
 		return false
 	}
+}
+
+// unguarded says, by the condition Connected, why the server's release does not ask
+// about every run; "" when nothing says so.
+func unguarded(reason, message string) string {
+	if reason != v1alpha1.ReasonUnsupportedRelease {
+		return ""
+	}
+	return message
 }
 
 // doubt says why settings that are in place may not hold, by the reason of
@@ -192,6 +206,8 @@ func (v View) asked(p *isolation.Profile) Finding {
 		return v.settings(fmt.Sprintf("%d of %d server pods do not ask the policy server", r.Pods-r.PolicyPods, r.Pods))
 	case !v.Proven:
 		return v.settings("no server pod has become ready with the settings yet")
+	case v.Unguarded != "":
+		return Stuck(v1alpha1.ReasonSettingsNotRunning, fmt.Sprintf("%s: see Connected of DstackServer %s", v.Unguarded, v.Effective.Name))
 	case v.Doubt != "":
 		return v.settings(v.Doubt)
 	case p.Enforce && isolation.Strictness(r.NetworkMode) < isolation.Strictness(v.Effective.Plan.NetworkMode):

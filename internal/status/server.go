@@ -38,6 +38,8 @@ type ServerFacts struct {
 	Injected []v1alpha1.InjectedItem
 	// Pending is a change of settings that waits for approval; nil for none.
 	Pending *v1alpha1.PendingChange
+	// Hidden are variables that came by envFrom and that pods may still run with.
+	Hidden []v1alpha1.HiddenVariable
 	// LastRemoval of settings by somebody else; nil if there was none.
 	LastRemoval *v1alpha1.Removal
 	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
@@ -58,6 +60,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		PendingChange:      f.Pending,
 		Warnings:           bounded(f.Warnings),
 		LastRemoval:        f.LastRemoval,
+		HiddenVariables:    f.Hidden,
 	}
 	unmatched := pending()
 	if e := f.Effective; e != nil {
@@ -100,7 +103,7 @@ func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Fi
 	}
 	view := View{
 		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "",
-		SettingsStalled: f.Settings.Stalled, Doubt: doubt(f.Settings.Reason), SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
+		SettingsStalled: f.Settings.Stalled, Doubt: doubt(f.Settings.Reason), Unguarded: unguarded(f.Connected.Reason, f.Connected.Message), SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
 	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -142,7 +143,7 @@ func (v View) awaited() string {
 	case !v.Proven:
 		return "no server pod has become ready with the settings yet"
 	}
-	return v.Doubt
+	return cmp.Or(v.Unguarded, v.Doubt)
 }
 
 // noProxy says why hostSSH cannot be denied, and what to do. Projects that no

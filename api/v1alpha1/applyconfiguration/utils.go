@@ -38,6 +38,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ExceptionApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExternalSSHProxy"):
 		return &apiv1alpha1.ExternalSSHProxyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HiddenVariable"):
+		return &apiv1alpha1.HiddenVariableApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InjectedItem"):
 		return &apiv1alpha1.InjectedItemApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InstanceVolumes"):

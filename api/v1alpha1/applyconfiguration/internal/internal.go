@@ -208,6 +208,12 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - type
+    - name: hiddenVariables
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.HiddenVariable
+          elementRelationship: atomic
     - name: injected
       type:
         list:
@@ -316,6 +322,18 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.SecretKeyReference
 - name: com.github.dstack-isolation.operator.api.v1alpha1.FleetName
   scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.HiddenVariable
+  map:
+    fields:
+    - name: goneAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: name
+      type:
+        scalar: string
+    - name: source
+      type:
+        scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.HostNetwork
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.InjectedItem

@@ -34,12 +34,16 @@ type DstackServerStatusApplyConfiguration struct {
 	PolicyRevision *PolicyRevisionsApplyConfiguration `json:"policyRevision,omitempty"`
 	// settingsRevision tells which settings were put into the workload.
 	SettingsRevision *SettingsRevisionsApplyConfiguration `json:"settingsRevision,omitempty"`
-	// pendingChange is a change of settings that waits for approval, when spec.rollout
-	// is OnApproval.
+	// pendingChange is a change of settings that waits for approval: any when
+	// spec.rollout is OnApproval, else a new address of the SSH proxy's load balancer.
 	PendingChange *PendingChangeApplyConfiguration `json:"pendingChange,omitempty"`
 	// lastRemoval tells of the last time that somebody else took the settings out of
 	// the workload.
 	LastRemoval *RemovalApplyConfiguration `json:"lastRemoval,omitempty"`
+	// hiddenVariables are those that the server takes by envFrom although the operator
+	// decides about them, and those with which a pod may still run that has started
+	// before they went.
+	HiddenVariables []HiddenVariableApplyConfiguration `json:"hiddenVariables,omitempty"`
 	// injected lists the items that the operator sets in the workload, or wants to
 	// find there when spec.injection is Manual, never their values.
 	Injected []InjectedItemApplyConfiguration `json:"injected,omitempty"`
@@ -150,6 +154,19 @@ func (b *DstackServerStatusApplyConfiguration) WithPendingChange(value *PendingC
 // If called multiple times, the LastRemoval field is set to the value of the last call.
 func (b *DstackServerStatusApplyConfiguration) WithLastRemoval(value *RemovalApplyConfiguration) *DstackServerStatusApplyConfiguration {
 	b.LastRemoval = value
+	return b
+}
+
+// WithHiddenVariables adds the given value to the HiddenVariables field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the HiddenVariables field.
+func (b *DstackServerStatusApplyConfiguration) WithHiddenVariables(values ...*HiddenVariableApplyConfiguration) *DstackServerStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithHiddenVariables")
+		}
+		b.HiddenVariables = append(b.HiddenVariables, *values[i])
+	}
 	return b
 }
 

@@ -19,9 +19,9 @@ type ManagedSSHProxyApplyConfiguration struct {
 	Replicas *int32 `json:"replicas,omitempty"`
 	// address at which users reach the proxy. It may be left out for a Service of
 	// type LoadBalancer: then it is the load balancer's first address, with the
-	// Service's port. A load balancer that gets another one later is reported and
-	// not followed until that is written here, because the change restarts the
-	// dstack server.
+	// Service's port. A load balancer that gets another one later is followed when
+	// that is approved, whatever spec.rollout says, because it restarts the dstack
+	// server: status.pendingChange shows it.
 	Address *apiv1alpha1.SSHProxyAddress `json:"address,omitempty"`
 	// service in front of the proxy.
 	Service *SSHProxyServiceApplyConfiguration `json:"service,omitempty"`
