@@ -32,8 +32,9 @@ type hidden struct {
 	gone bool
 }
 
-// readHidden looks which managed variables come by envFrom. The objects are not
-// watched, and of Secrets only the names of keys are looked at.
+// readHidden looks which managed variables come by envFrom, and whether the
+// database is named so. The objects are not watched, and only the names of their
+// keys are looked at.
 func (r *DstackServerReconciler) readHidden(ctx context.Context, p *pass) error {
 	if len(p.container.EnvFrom) > 0 {
 		p.wakeAfter(lookNowAndThen)
@@ -45,8 +46,11 @@ func (r *DstackServerReconciler) readHidden(ctx context.Context, p *pass) error 
 			return fmt.Errorf("read %s, from which container %s takes variables: %w", what, p.container.Name, err)
 		}
 		for _, key := range keys {
-			if name := from.Prefix + key; slices.Contains(managed, name) {
+			switch name := from.Prefix + key; {
+			case slices.Contains(managed, name):
 				p.hidden = append(p.hidden, hidden{variable: name, source: fmt.Sprintf("key %s of %s", key, what)})
+			case name == dstack.EnvDatabaseURL:
+				p.databaseHidden = true
 			}
 		}
 	}

@@ -110,7 +110,7 @@ func (p *pass) surplus(intent manifests.Intent) []v1alpha1.InjectedItem {
 
 // warnOfDatabase: who changes the manifest restarts the server.
 func (p *pass) warnOfDatabase() {
-	risk := p.workload.DatabaseRisk(p.container, manifests.ServerDir(p.server))
+	risk := p.workload.DatabaseRisk(p.container, manifests.ServerDir(p.server), p.databaseHidden)
 	if risk != "" && p.workload.Injected() == nil {
 		p.warn("the change of %s restarts the server, and that loses its database: %s. Put it on a persistent volume or set %s first",
 			p.workload, risk, dstack.EnvDatabaseURL)

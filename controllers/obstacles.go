@@ -41,7 +41,7 @@ func (p *pass) refusal(intent manifests.Intent) status.Finding {
 	if p.workload.Injected() == nil && p.facts.Revisions.Rejected == rejectionKey(p.server, intent.Revision) {
 		return p.earlier(v1alpha1.ConditionSettingsApplied)
 	}
-	risk := p.workload.DatabaseRisk(p.container, manifests.ServerDir(p.server))
+	risk := p.workload.DatabaseRisk(p.container, manifests.ServerDir(p.server), p.databaseHidden)
 	if risk != "" && p.workload.Injected() == nil && p.server.Annotations[v1alpha1.AnnotationAcknowledgeDataLoss] != "true" {
 		return status.Stuck(v1alpha1.ReasonWouldLoseDatabase, fmt.Sprintf(
 			"settings restart the server, and that would lose its database: %s. Put it on a persistent volume or set %s, or accept the loss: kubectl -n %s annotate dstackserver %s %s=true",
@@ -80,7 +80,7 @@ func (r *DstackServerReconciler) warnings(p *pass) {
 	switch {
 	case w.Strategy == "Recreate":
 		p.warn("%s has strategy Recreate: each change of settings stops the server for some seconds", w)
-	case w.Kind == v1alpha1.WorkloadDeployment && workload.SQLite(p.container):
+	case w.Kind == v1alpha1.WorkloadDeployment && workload.SQLite(p.container, p.databaseHidden):
 		p.warn("%s has strategy RollingUpdate and its database is an SQLite file: two servers share it during each rollout; use strategy Recreate", w)
 	}
 	source := workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume)

@@ -43,7 +43,9 @@ type pass struct {
 	repairs bool
 	// hidden are variables of the server that come by envFrom.
 	hidden []hidden
-	facts  status.ServerFacts
+	// databaseHidden is true when the URL of the server's database comes by envFrom.
+	databaseHidden bool
+	facts          status.ServerFacts
 	// notes are told as events once the status is written.
 	notes   []note
 	requeue time.Duration

@@ -51,6 +51,11 @@ var _ = Describe("A workload that must not be written", func() {
 			testkit.MakeServer("main"), testkit.MakeServerPod().
 				Volume("data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}).
 				Mount(corev1.VolumeMount{Name: "data", MountPath: "/root/.dstack"})),
+		Entry("the database is on no volume, and the object of envFrom names no other", "would-lose-database",
+			testkit.MakeServer("main"), testkit.MakeServerPod().EnvFrom("settings"),
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings"}, Data: map[string]string{"DSTACK_DATABASE": "x"}}),
+		Entry("the database is on no volume, and the object of envFrom is not there", "would-lose-database",
+			testkit.MakeServer("main"), testkit.MakeServerPod().EnvFrom("missing")),
 		Entry("the server reads no config.yml", "config-disabled",
 			testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvConfigDisabled, "")),
 		Entry("the mount cannot be repeated", "sub-path-expr",
@@ -97,6 +102,20 @@ var _ = Describe("A workload that must not be written", func() {
 		w := stock(testkit.MakeServer("main"), testkit.MakeServerPod().EnvFromSecret(dstack.EnvDatabaseURL, "dstack", "url"))
 		w.bringUp()
 		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+
+	It("is written at once where an external database is named by envFrom, behind a prefix", func() {
+		pod := testkit.MakeServerPod().WithServer(func(c *corev1.Container) {
+			c.EnvFrom = []corev1.EnvFromSource{{
+				Prefix: "DSTACK_", SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "dstack"}},
+			}}
+		})
+		w := stock(testkit.MakeServer("main"), pod, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "dstack"}, StringData: map[string]string{"DATABASE_URL": "postgresql://dstack:hunter2@db/dstack"},
+		})
+		w.bringUp()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "), "and the operator does not ask for the key to be removed")
+		Expect(specAndStatus(w.server())).NotTo(ContainSubstring("hunter2"))
 	})
 
 	It("is written at once where a proxy is not used for the policy server", func() {

@@ -14,9 +14,10 @@ import (
 // DatabaseRisk says why a restart would lose the server's database, or "" when
 // it would not. dstack keeps an SQLite file below the server directory unless
 // DSTACK_DATABASE_URL names another place. The variable's value is not
-// repeated.
-func (w *Workload) DatabaseRisk(c *corev1.Container, serverDir string) string {
-	file, what, risk := databaseFile(c, serverDir)
+// repeated. urlByEnvFrom is true when an object that envFrom names certainly has
+// that variable: what else comes by envFrom is no database.
+func (w *Workload) DatabaseRisk(c *corev1.Container, serverDir string, urlByEnvFrom bool) string {
+	file, what, risk := databaseFile(serverDir, databaseURL(c, urlByEnvFrom))
 	if file == "" {
 		return risk
 	}
@@ -32,9 +33,8 @@ func (w *Workload) DatabaseRisk(c *corev1.Container, serverDir string) string {
 
 // databaseFile finds the file of the database and how to speak of it. Without a
 // file, risk says why it would be lost, or is empty for a database elsewhere.
-func databaseFile(c *corev1.Container, serverDir string) (file, what, risk string) {
+func databaseFile(serverDir string, url Variable) (file, what, risk string) {
 	own := path.Join(serverDir, "data")
-	url := Lookup(c, dstack.EnvDatabaseURL)
 	switch {
 	case !url.Known:
 		return "", "", "" // A Secret, or envFrom, is how an external database is named.
@@ -52,6 +52,15 @@ func databaseFile(c *corev1.Container, serverDir string) (file, what, risk strin
 		return "", "", what + " has a relative path, so it cannot be told where it is"
 	}
 	return path.Clean(local), what, ""
+}
+
+// databaseURL is what can be known of the variable that names the database. What
+// the container sets itself wins over envFrom.
+func databaseURL(c *corev1.Container, byEnvFrom bool) Variable {
+	if Item(c, dstack.EnvDatabaseURL) == nil {
+		return Variable{Set: byEnvFrom, Known: !byEnvFrom}
+	}
+	return Lookup(c, dstack.EnvDatabaseURL)
 }
 
 // sqlitePath reads the file from an SQLAlchemy URL: sqlite:///data/db is
@@ -94,8 +103,9 @@ func (w *Workload) volumeRisk(name string) string {
 	return kind + ", which does not outlive its pod"
 }
 
-// SQLite tells whether the server certainly keeps its database in a file.
-func SQLite(c *corev1.Container) bool {
-	url := Lookup(c, dstack.EnvDatabaseURL)
+// SQLite tells whether the server certainly keeps its database in a file;
+// urlByEnvFrom as for DatabaseRisk.
+func SQLite(c *corev1.Container, urlByEnvFrom bool) bool {
+	url := databaseURL(c, urlByEnvFrom)
 	return url.Known && (!url.Set || strings.HasPrefix(url.Value, "sqlite"))
 }

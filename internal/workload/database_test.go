@@ -42,7 +42,7 @@ func TestDatabaseRiskByVolume(t *testing.T) {
 			if want != "" {
 				want = strings.Replace(ephemeral, "%", want, 1)
 			}
-			if got := risk(pod); got != want {
+			if got := risk(pod, false); got != want {
 				t.Errorf("got  %q\nwant %q", got, want)
 			}
 		})
@@ -61,8 +61,10 @@ func TestDatabaseRiskByPlace(t *testing.T) {
 		lostOnTmp = `the SQLite file that DSTACK_DATABASE_URL names is on volume "tmp", an emptyDir, which does not outlive its pod`
 	)
 	cases := map[string]struct {
-		pod  *testkit.ServerPod
-		want string
+		pod *testkit.ServerPod
+		// byEnvFrom is true when an object that envFrom names has the URL.
+		byEnvFrom bool
+		want      string
 	}{
 		"on no volume":                     {pod: testkit.MakeServerPod(), want: noVolume},
 		"on a claim":                       {pod: testkit.MakeServerPod().Data()},
@@ -73,7 +75,9 @@ func TestDatabaseRiskByPlace(t *testing.T) {
 		"external, literal":                {pod: testkit.MakeServerPod().Env(databaseURL, secretURL)},
 		"external, from a Secret":          {pod: testkit.MakeServerPod().EnvFromSecret(databaseURL, "db", "url")},
 		"external, of several parts":       {pod: testkit.MakeServerPod().Env(databaseURL, "postgresql://$(PW)@db")},
-		"perhaps external, by envFrom":     {pod: testkit.MakeServerPod().EnvFrom("settings")},
+		"external, by envFrom":             {pod: testkit.MakeServerPod().EnvFrom("settings"), byEnvFrom: true},
+		"envFrom without the URL":          {pod: testkit.MakeServerPod().EnvFrom("settings"), want: noVolume},
+		"envFrom, and SQLite beside it":    {pod: testkit.MakeServerPod().EnvFrom("settings").Env(databaseURL, "sqlite:////srv/x/db"), byEnvFrom: true, want: named},
 		"empty URL":                        {pod: testkit.MakeServerPod().Env(databaseURL, ""), want: noVolume},
 		"SQLite URL on a claim":            {pod: testkit.MakeServerPod().Volume("data", claim).Mount(at("data", "/srv")).Env(databaseURL, "sqlite+aiosqlite:////srv/db.sqlite?timeout=5")},
 		"SQLite URL on a claim by file":    {pod: testkit.MakeServerPod().Volume("data", claim).Mount(at("data", "/srv/db.sqlite")).Env(databaseURL, "sqlite+aiosqlite:////srv/db.sqlite")},
@@ -85,7 +89,7 @@ func TestDatabaseRiskByPlace(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := risk(tc.pod)
+			got := risk(tc.pod, tc.byEnvFrom)
 			if got != tc.want {
 				t.Errorf("got  %q\nwant %q", got, tc.want)
 			}
@@ -103,33 +107,35 @@ func TestDatabaseRiskOfAStatefulSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := w.DatabaseRisk(c, serverDir); got != "" {
+	if got := w.DatabaseRisk(c, serverDir, false); got != "" {
 		t.Errorf("got %q, want no risk: the volume has a claim template", got)
 	}
 }
 
 func TestSQLite(t *testing.T) {
 	cases := map[string]struct {
-		pod  *testkit.ServerPod
-		want bool
+		pod             *testkit.ServerPod
+		byEnvFrom, want bool
 	}{
-		"by default":           {testkit.MakeServerPod(), true},
-		"by URL":               {testkit.MakeServerPod().Env(databaseURL, "sqlite+aiosqlite:////srv/db"), true},
-		"another":              {testkit.MakeServerPod().Env(databaseURL, secretURL), false},
-		"not known":            {testkit.MakeServerPod().EnvFromSecret(databaseURL, "db", "url"), false},
-		"perhaps, for envFrom": {testkit.MakeServerPod().EnvFrom("settings"), false},
+		"by default":                 {pod: testkit.MakeServerPod(), want: true},
+		"by URL":                     {pod: testkit.MakeServerPod().Env(databaseURL, "sqlite+aiosqlite:////srv/db"), want: true},
+		"another":                    {pod: testkit.MakeServerPod().Env(databaseURL, secretURL)},
+		"not known":                  {pod: testkit.MakeServerPod().EnvFromSecret(databaseURL, "db", "url")},
+		"not known, for envFrom":     {pod: testkit.MakeServerPod().EnvFrom("settings"), byEnvFrom: true},
+		"by URL, whatever envFrom":   {pod: testkit.MakeServerPod().EnvFrom("settings").Env(databaseURL, "sqlite:////srv/db"), byEnvFrom: true, want: true},
+		"envFrom brings other names": {pod: testkit.MakeServerPod().EnvFrom("settings"), want: true},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			c := tc.pod.Template().Spec.Containers[0]
-			if got := workload.SQLite(&c); got != tc.want {
+			if got := workload.SQLite(&c, tc.byEnvFrom); got != tc.want {
 				t.Errorf("got %t, want %t", got, tc.want)
 			}
 		})
 	}
 }
 
-func risk(pod *testkit.ServerPod) string {
+func risk(pod *testkit.ServerPod, byEnvFrom bool) string {
 	w := workload.FromDeployment(pod.Deployment(testkit.WorkloadName))
-	return w.DatabaseRisk(&w.Template.Spec.Containers[0], serverDir)
+	return w.DatabaseRisk(&w.Template.Spec.Containers[0], serverDir, byEnvFrom)
 }
