@@ -22,6 +22,9 @@ type Plan struct {
 	// loosest and strictest are the policies that keep the mode from being
 	// stricter or looser; nil if there is no such policy.
 	loosest, strictest *Profile
+	// enforcesSSH is the first policy for which the proxy is the only way in; nil if
+	// it is not.
+	enforcesSSH *Profile
 }
 
 // Strictness orders network modes from loosest to strictest: 2, 1, 3. A mode
@@ -122,8 +125,8 @@ func (p *planner) look(profile *Profile, mode string) {
 
 // lookSSH takes one value of hostSSH in. No exception lifts it.
 func (p *planner) lookSSH(profile *Profile) {
-	if p.SSHProxy && profile.Values[HostSSH].Mode == ModeDenied {
-		p.SSHEnforced = true
+	if p.SSHProxy && !p.SSHEnforced && profile.Values[HostSSH].Mode == ModeDenied {
+		p.SSHEnforced, p.enforcesSSH = true, profile
 	}
 }
 
@@ -165,6 +168,9 @@ func (e *Effective) Gained(p *Profile) []Effect {
 	if message := e.gainedNetwork(p); message != "" {
 		gained = append(gained, Effect{HostNetwork, message})
 	}
+	if message := e.gainedSSH(p); message != "" {
+		gained = append(gained, Effect{HostSSH, message})
+	}
 	for _, c := range e.Plan.Forbidden {
 		if p.Enforce && !p.Values[c].Equal(c.Loosest()) {
 			continue
@@ -201,6 +207,17 @@ func (e *Effective) gainedNetwork(p *Profile) string {
 	return fmt.Sprintf(
 		"%s, because the whole server has one network mode and %s asks for hostNetwork %s",
 		what, because.Ref, because.Values[HostNetwork].Mode)
+}
+
+// gainedSSH: a profile that only audits does not deny anything by itself.
+func (e *Effective) gainedSSH(p *Profile) string {
+	if !e.Plan.SSHEnforced || p.Enforce && p.Values[HostSSH].Mode == ModeDenied {
+		return ""
+	}
+	because := e.Plan.enforcesSSH
+	return fmt.Sprintf(
+		"nobody logs in to hosts, and to jobs only through the SSH proxy, because dstack enforces the proxy for all users alike and %s asks for hostSSH %s",
+		because.Ref, because.Values[HostSSH].Mode)
 }
 
 // Lost tells which wish of the profile the plan cannot meet, and because of

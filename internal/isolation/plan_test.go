@@ -88,25 +88,28 @@ func TestPlan(t *testing.T) {
 			if e.Plan.NetworkMode != tc.want {
 				t.Errorf("network mode %d, want %d", e.Plan.NetworkMode, tc.want)
 			}
-			effects := func(of func(*Profile) []Effect) map[string]string {
-				all := map[string]string{}
-				for _, p := range append(e.Profiles, e.Unmatched) {
-					for _, effect := range of(p) {
-						if effect.Control == HostNetwork {
-							all[p.Name] = effect.Message
-						}
-					}
-				}
-				return all
-			}
-			if diff := cmp.Diff(orEmpty(tc.gained), effects(e.Gained)); diff != "" {
+			if diff := cmp.Diff(orEmpty(tc.gained), effects(e, HostNetwork, e.Gained)); diff != "" {
 				t.Errorf("gained (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(orEmpty(tc.lost), effects(e.Lost)); diff != "" {
+			if diff := cmp.Diff(orEmpty(tc.lost), effects(e, HostNetwork, e.Lost)); diff != "" {
 				t.Errorf("lost (-want +got):\n%s", diff)
 			}
 		})
 	}
+}
+
+// effects are what the profiles, and unmatchedProjects under "", gain or lose of one
+// control.
+func effects(e *Effective, c Control, of func(*Profile) []Effect) map[string]string {
+	all := map[string]string{}
+	for _, p := range append(e.Profiles, e.Unmatched) {
+		for _, effect := range of(p) {
+			if effect.Control == c {
+				all[p.Name] = effect.Message
+			}
+		}
+	}
+	return all
 }
 
 func TestForbidden(t *testing.T) {
@@ -189,25 +192,51 @@ func TestPlanOfSSH(t *testing.T) {
 		s.Spec.SSHProxy = &v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}
 		return s
 	}
+	const gained = "nobody logs in to hosts, and to jobs only through the SSH proxy, because dstack enforces the proxy for all users alike and "
 	tests := map[string]struct {
 		server          *v1alpha1.DstackServer
 		profiles        []v1alpha1.IsolationProfile
 		proxy, enforced bool
+		// gained by each profile that can log in to no host because of another.
+		gained map[string]string
 	}{
-		"no proxy":             {server: newServer("Restricted")},
-		"nobody denies":        {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", allowed)}, proxy: true},
-		"one denies":           {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted")}, proxy: true, enforced: true},
-		"one audits":           {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited)}, proxy: true},
-		"unmatched denies":     {server: withProxy("Baseline", "Enforce"), proxy: true, enforced: true},
-		"unmatched audits":     {server: withProxy("Baseline", "Audit"), proxy: true},
-		"no exception lifts":   {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", time.Time{}, "hostSSH"))}, proxy: true, enforced: true},
-		"an unknown level":     {server: withProxy("Paranoid", "Enforce"), proxy: true, enforced: true},
-		"of two, one enforces": {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited), newProfile("b", "Baseline")}, proxy: true, enforced: true},
+		"no proxy":      {server: newServer("Restricted")},
+		"nobody denies": {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", allowed)}, proxy: true},
+		"one denies": {
+			server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted")}, proxy: true, enforced: true,
+			gained: map[string]string{"": gained + "profile dstack/a asks for hostSSH Denied"},
+		},
+		"one audits":       {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited)}, proxy: true},
+		"unmatched denies": {server: withProxy("Baseline", "Enforce"), proxy: true, enforced: true},
+		"unmatched audits": {server: withProxy("Baseline", "Audit"), proxy: true},
+		"no exception lifts": {
+			server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", time.Time{}, "hostSSH"))}, proxy: true, enforced: true,
+			gained: map[string]string{"": gained + "profile dstack/a asks for hostSSH Denied"},
+		},
+		"an unknown level": {server: withProxy("Paranoid", "Enforce"), proxy: true, enforced: true},
+		"of two, one enforces": {
+			server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited), newProfile("b", "Baseline")}, proxy: true, enforced: true,
+			gained: map[string]string{"a": gained + "profile dstack/b asks for hostSSH Denied", "": gained + "profile dstack/b asks for hostSSH Denied"},
+		},
+		"of three, the first that enforces": {
+			server: withProxy("Baseline", "Enforce"), proxy: true, enforced: true,
+			profiles: []v1alpha1.IsolationProfile{newProfile("c", "Restricted"), newProfile("a", "Restricted", allowed), newProfile("b", "Baseline")},
+			gained:   map[string]string{"a": gained + "profile dstack/b asks for hostSSH Denied"},
+		},
+		"unmatched denies what one allows": {
+			server: withProxy("Baseline", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Open")}, proxy: true, enforced: true,
+			gained: map[string]string{"a": gained + "unmatchedProjects of dstack/main asks for hostSSH Denied"},
+		},
+		"without a proxy nobody gains": {server: newServer("Restricted"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Open")}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			if p := resolve(tc.server, tc.profiles...).Plan; p.SSHProxy != tc.proxy || p.SSHEnforced != tc.enforced {
+			e := resolve(tc.server, tc.profiles...)
+			if p := e.Plan; p.SSHProxy != tc.proxy || p.SSHEnforced != tc.enforced {
 				t.Errorf("proxy %t, enforced %t, want %t, %t", p.SSHProxy, p.SSHEnforced, tc.proxy, tc.enforced)
+			}
+			if diff := cmp.Diff(orEmpty(tc.gained), effects(e, HostSSH, e.Gained)); diff != "" {
+				t.Errorf("gained (-want +got):\n%s", diff)
 			}
 		})
 	}

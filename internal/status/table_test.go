@@ -140,8 +140,13 @@ var profileCases = map[string]profileCase{
 		others:  []*testkit.Profile{open("vision")},
 	},
 	"gained because of another": {server: restrictedServer(), profile: open("vision"), others: []*testkit.Profile{restricted("research")}},
-	"still on mode 2":           {profile: restricted("research"), change: func(v *ours.View) { v.Running.NetworkMode = 2 }},
-	"still on mode 2, stalled":  {profile: restricted("research"), change: func(v *ours.View) { v.Running.NetworkMode, v.SettingsStalled = 2, true }},
+	"host ssh gained because of another": {
+		server: testkit.MakeServer("main").SSHProxy(managed()), profile: open("vision"),
+		others: []*testkit.Profile{open("research").Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Denied })},
+		change: func(v *ours.View) { v.Running.SSHEnforcedPods = 2 },
+	},
+	"still on mode 2":          {profile: restricted("research"), change: func(v *ours.View) { v.Running.NetworkMode = 2 }},
+	"still on mode 2, stalled": {profile: restricted("research"), change: func(v *ours.View) { v.Running.NetworkMode, v.SettingsStalled = 2, true }},
 	"the server itself denies": {
 		server: restrictedServer(), profile: restricted("research"),
 		change: func(v *ours.View) {
