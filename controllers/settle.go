@@ -35,9 +35,13 @@ type windows struct {
 type window struct {
 	revision       string
 	first, changed time.Time
+	// settled is true once the revision has been waited for: what keeps it from being
+	// applied then may last, and no other window opens for it.
+	settled bool
 }
 
-// left is for how long to wait still; 0 when the settings have settled.
+// left is for how long to wait still; 0 when the settings have settled. They stay
+// settled until others are planned, or forget is called because they are applied.
 func (w *windows) left(server types.UID, revision string, now time.Time, settle time.Duration) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -45,18 +49,19 @@ func (w *windows) left(server types.UID, revision string, now time.Time, settle 
 		w.of = map[types.UID]window{}
 	}
 	current, known := w.of[server]
-	if !known {
-		current.first = now
-	}
-	if current.revision != revision {
+	switch {
+	case known && current.revision == revision:
+	case known && !current.settled:
 		current.revision, current.changed = revision, now
+	default:
+		current = window{revision: revision, first: now, changed: now}
 	}
 	left := min(current.changed.Add(settle).Sub(now), current.first.Add(settleAtMost*settle).Sub(now))
-	if left <= 0 {
-		delete(w.of, server)
+	current.settled = current.settled || left <= 0
+	w.of[server] = current
+	if current.settled {
 		return 0
 	}
-	w.of[server] = current
 	return left
 }
 
