@@ -22,6 +22,7 @@ func (r *DstackServerReconciler) observeRollout(p *pass) workload.Rollout {
 		f.Retrying = left > 0
 		p.wakeAfter(left)
 	}
+	r.timeStateful(p, &rollout)
 	return rollout
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -65,7 +64,16 @@ func (r *DstackServerReconciler) followRollout(ctx context.Context, p *pass, int
 }
 
 func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
-	running := p.facts.Running
+	for _, f := range []status.Finding{p.judgePods(rollout), p.hangs(rollout), p.judgeRunning(rollout)} {
+		if f.Reason != "" {
+			return f
+		}
+	}
+	return p.judgeSurroundings()
+}
+
+// judgePods says what keeps pods from being made or from starting.
+func (p *pass) judgePods(rollout workload.Rollout) status.Finding {
 	switch {
 	case rollout.Blocked != "":
 		return status.Stuck(v1alpha1.ReasonRolloutBlocked, rollout.Blocked)
@@ -73,6 +81,14 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 		return status.Stuck(v1alpha1.ReasonPodFailing, fmt.Sprintf("a pod with the settings fails, in %s", rollout.Failure.Message))
 	case rollout.Refusal.Message != "" && !rollout.Refusal.Retrying:
 		return status.Stuck(v1alpha1.ReasonPodRefused, fmt.Sprintf("the API server refuses a pod of %s with the settings in it: %s", p.workload, rollout.Refusal.Message))
+	}
+	return status.Finding{}
+}
+
+// judgeRunning says what is still to come by itself.
+func (p *pass) judgeRunning(rollout workload.Rollout) status.Finding {
+	running := p.facts.Running
+	switch {
 	case !rollout.Done:
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("waiting for the pods of %s to be replaced and ready", p.workload))
 	case running.PolicyPods < running.Pods:
@@ -82,7 +98,7 @@ func (p *pass) judgeRollout(rollout workload.Rollout) status.Finding {
 	case running.Pods > 0 && isolation.Strictness(running.NetworkMode) < isolation.Strictness(p.effective.Plan.NetworkMode):
 		return status.Waiting(v1alpha1.ReasonRolloutInProgress, fmt.Sprintf("a server pod still runs with network mode %d", running.NetworkMode))
 	}
-	return p.judgeSurroundings()
+	return status.Finding{}
 }
 
 func (p *pass) awaitsSSHProxy() status.Finding {
@@ -137,13 +153,8 @@ func (r *DstackServerReconciler) firstFailure(p *pass, rollout workload.Rollout)
 		return "", left
 	}
 	why = fmt.Sprintf("no pod with the settings was ready within %s", r.InjectionDeadline)
-	switch {
-	case rollout.Failure.Message != "":
-		why += "; " + rollout.Failure.Message
-	case rollout.Refusal.Message != "":
-		why += "; the API server refuses it: " + rollout.Refusal.Message
-	case !p.hasPodWithSettings():
-		why += fmt.Sprintf("; there is none at all, and kubectl -n %s describe %s %s tells why", p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name)
+	if more := p.whyNone(rollout); more != "" {
+		why += "; " + more
 	}
 	return why, 0
 }

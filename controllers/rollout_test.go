@@ -2,15 +2,19 @@ package controllers_test
 
 import (
 	"context"
+	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/testkit"
 )
 
@@ -26,6 +30,15 @@ func (w *world) startReady(name, ip string) {
 	GinkgoHelper()
 	w.startPod(name)
 	w.ready(name, ip)
+}
+
+// startOf starts a pod of the workload, whichever kind it is of.
+func (w *world) startOf(name string) *corev1.Pod {
+	GinkgoHelper()
+	if w.server().Spec.Workload.Kind == v1alpha1.WorkloadStatefulSet {
+		return w.startOrdinal(name)
+	}
+	return w.startPod(name)
 }
 
 var _ = Describe("A rollout of the settings", func() {
@@ -127,6 +140,221 @@ var _ = Describe("A rollout of the settings", func() {
 			}}}
 		}, `container server: CreateContainerConfigError: secret "isolation-policy-main-token" not found`),
 	)
+})
+
+var _ = Describe("A rollout that neither ends nor fails", func() {
+	creating := func(w *world, pod *corev1.Pod) {
+		GinkgoHelper()
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: testkit.ServerContainer, State: corev1.ContainerState{
+			Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"},
+		}}}
+		w.setStatus(pod)
+		w.rollingOut()
+	}
+	unready := func(w *world, pod *corev1.Pod) {
+		GinkgoHelper()
+		pod.Status.Conditions = []corev1.PodCondition{{
+			Type: corev1.PodReady, Status: corev1.ConditionFalse, Reason: "ContainersNotReady", Message: "containers with unready status: [server]",
+		}}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: testkit.ServerContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		w.setStatus(pod)
+		w.rollingOut()
+	}
+	// exceeded lets the Deployment's controller give its rollout up.
+	exceeded := func(w *world) {
+		GinkgoHelper()
+		d := w.deployment()
+		d.Status.Conditions = []appsv1.DeploymentCondition{{
+			Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded",
+			LastTransitionTime: metav1.NewTime(w.clock.Now()), LastUpdateTime: metav1.NewTime(w.clock.Now()),
+		}}
+		Expect(api.Client.Status().Update(context.Background(), d)).To(Succeed())
+	}
+	// statefulUp is a StatefulSet whose pod has the settings.
+	statefulUp := func() *world {
+		GinkgoHelper()
+		w := stateful()
+		w.inject()
+		w.end("dstack-server-0")
+		w.startStateful()
+		w.ready("dstack-server-0", "10.0.0.1")
+		w.rolledOut()
+		w.settle()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+		return w
+	}
+	deploymentUp := func() *world {
+		GinkgoHelper()
+		w := usual()
+		w.bringUp()
+		return w
+	}
+	const waits = "SettingsApplied=False RolloutInProgress: waiting for the pods of "
+	// stuck expects that nothing is awaited any more, and that it is said once.
+	stuck := func(w *world, message string) {
+		GinkgoHelper()
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False PodFailing: " + message))
+		Expect(w.condition("Stalled")).To(Equal("Stalled=True PodFailing: " + message))
+		Expect(w.injected()).To(BeTrue())
+		settled := w.versions()
+		w.after(time.Hour)
+		w.pass()
+		Expect(w.versions()).To(Equal(settled))
+	}
+
+	DescribeTable("is stalled once its time is over",
+		func(start func() *world, hang func(*world, *corev1.Pod), over func(*world), want string) {
+			w := start()
+			w.end("dstack-server-0")
+			hang(w, w.startOf("dstack-server-0"))
+			w.pass()
+			Expect(w.condition("SettingsApplied")).To(HavePrefix(waits))
+			Expect(w.condition("Stalled")).To(HavePrefix("Stalled=False "))
+			over(w)
+			stuck(w, "a pod with the settings does not become ready: "+want+"; kubectl -n NS describe pod dstack-server-0 tells why")
+
+			By("it becomes ready all the same")
+			w.ready("dstack-server-0", "10.0.0.1")
+			w.rolledOut()
+			w.settle()
+			Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=True "))
+		},
+		Entry("a Deployment whose pod waits for a volume", deploymentUp, creating, exceeded, "container server: ContainerCreating"),
+		Entry("a Deployment whose pod runs", deploymentUp, unready, exceeded, "containers with unready status: [server]"),
+		Entry("a StatefulSet whose pod waits for a volume", statefulUp, creating, func(w *world) {
+			Expect(w.result.RequeueAfter).To(BeNumerically("~", deadline, time.Minute), "nothing else would wake it")
+			w.after(deadline + time.Minute)
+		}, "container server: ContainerCreating"),
+		Entry("a StatefulSet whose pod runs", statefulUp, unready, func(w *world) { w.after(deadline + time.Minute) },
+			"containers with unready status: [server]"),
+	)
+
+	It("of a StatefulSet has its time from when the pod ceased to be ready, however old the settings are", func() {
+		w := statefulUp()
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: ptr.To(false)}
+		})
+		w.pass()
+		w.rollingOut()
+		w.pass()
+		w.after(time.Hour)
+		w.end("dstack-server-0")
+		pod := w.startStateful()
+		pod.Status.Conditions = []corev1.PodCondition{{
+			Type: corev1.PodReady, Status: corev1.ConditionFalse, Message: "containers with unready status: [server]", LastTransitionTime: metav1.NewTime(w.clock.Now()),
+		}}
+		w.setStatus(pod)
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix(waits))
+		Expect(w.result.RequeueAfter).To(Equal(deadline))
+		w.after(deadline)
+		stuck(w, "a pod with the settings does not become ready: containers with unready status: [server]; kubectl -n NS describe pod dstack-server-0 tells why")
+	})
+
+	It("has no pod at all, and says where to look", func() {
+		w := deploymentUp()
+		w.end("dstack-server-0")
+		w.rollingOut()
+		exceeded(w)
+		stuck(w, "no pod of Deployment NS/dstack-server becomes ready; kubectl -n NS describe deployment dstack-server tells why")
+
+		w = statefulUp()
+		w.end("dstack-server-0")
+		w.rollingOut()
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix(waits))
+		w.after(deadline + time.Minute)
+		stuck(w, "no pod of StatefulSet NS/dstack-server becomes ready; kubectl -n NS describe statefulset dstack-server tells why")
+	})
+
+	It("of the first settings is taken back with the pod's own reason", func() {
+		for _, start := range []func() *world{func() *world { return usual() }, stateful} {
+			w := start()
+			w.inject()
+			w.end("dstack-server-0")
+			creating(w, w.startOf("dstack-server-0"))
+			w.pass()
+			Expect(w.injected()).To(BeTrue())
+			w.after(deadline + time.Minute)
+			w.pass()
+			Expect(w.injected()).To(BeFalse())
+			Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False InjectionFailed: the settings were taken back and the server runs without them, " +
+				"because their first pod failed: no pod with the settings was ready within 5m0s; container server: ContainerCreating. When it is mended"))
+		}
+	})
+})
+
+var _ = Describe("A broken pod that a StatefulSet's controller waits for", func() {
+	It("is named, and goes on once somebody deletes it", func() {
+		w := stateful()
+		w.inject()
+		w.end("dstack-server-0")
+		w.startStateful()
+		w.ready("dstack-server-0", "10.0.0.1")
+		w.rolledOut()
+		w.settle()
+		pod := get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.Conditions = nil
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: testkit.ServerContainer, State: corev1.ContainerState{
+			Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"},
+		}}}
+		w.setStatus(pod)
+		w.rollingOut()
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False PodFailing: a pod with the settings fails, in container server: "))
+
+		By("other settings, of which no pod is made")
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.DefaultPermissions = &v1alpha1.DefaultPermissions{AllowNonAdminsCreateProjects: ptr.To(false)}
+		})
+		w.pass()
+		w.rollingOut()
+		w.pass()
+		held := "SettingsApplied=False PodFailing: pod dstack-server-0 was made before the present settings and is not ready, and a StatefulSet's controller waits for it: " +
+			"container server: ImagePullBackOff: no such image; delete it, so that another is made: kubectl -n NS delete pod dstack-server-0"
+		Expect(w.condition("SettingsApplied")).To(Equal(held))
+		Expect(w.condition("Stalled")).To(HavePrefix("Stalled=True PodFailing: "))
+
+		By("its image is there, and it does not get ready in time")
+		pod.Status.ContainerStatuses[0].State.Waiting.Reason = "ContainerCreating"
+		w.setStatus(pod)
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False RolloutInProgress: "))
+		w.after(deadline + time.Minute)
+		w.pass()
+		Expect(w.condition("SettingsApplied")).To(Equal(strings.ReplaceAll(held, "ImagePullBackOff: no such image", "ContainerCreating")))
+
+		By("it is deleted")
+		w.end("dstack-server-0")
+		w.startStateful()
+		w.ready("dstack-server-0", "10.0.0.1")
+		w.rolledOut()
+		w.settle()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=True "))
+	})
+
+	It("is named when the first settings are taken back", func() {
+		w := stateful()
+		pod := get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.Conditions = nil
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: testkit.ServerContainer, State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: 3, Message: "a line that may hold a secret"},
+		}}}
+		w.setStatus(pod)
+		w.rollingOut()
+		w.inject()
+		w.rollingOut()
+		w.pass()
+		Expect(w.injected()).To(BeTrue())
+		w.after(deadline + time.Minute)
+		w.pass()
+		Expect(w.injected()).To(BeFalse())
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False InjectionFailed: the settings were taken back and the server runs without them, " +
+			"because their first pod failed: no pod with the settings was ready within 5m0s; pod dstack-server-0 was made before the present settings and is not ready, and a StatefulSet's controller waits for it: " +
+			"container server: ended with exit code 3; delete it, so that another is made: kubectl -n NS delete pod dstack-server-0. When it is mended"))
+		Expect(specAndStatus(w.server())).NotTo(ContainSubstring("may hold a secret"))
+	})
 })
 
 var _ = Describe("A workload that somebody else scales", func() {

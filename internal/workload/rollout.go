@@ -14,13 +14,26 @@ type Rollout struct {
 	Done bool
 	// Blocked says why no pod is replaced although one should be; "" otherwise.
 	Blocked string
-	// Failure is the first pod's own reason why it does not become ready.
-	Failure Failure
+	// Trouble of the pods with the settings.
+	Trouble
+	// Earlier is the trouble of other pods, for the end of which a StatefulSet's
+	// controller waits before it replaces any, whatever the template is by now.
+	Earlier Trouble
+	// TimedOut is true when the rollout has had its time.
+	TimedOut bool
 	// Refusal is why the API server makes no pod of the current template.
 	Refusal Refusal
 }
 
-// Failure is why a pod with the current settings does not start.
+// Trouble is why pods are not ready.
+type Trouble struct {
+	// Failure is the first pod's own reason why it does not become ready.
+	Failure Failure
+	// Slow is the first pod that is not ready, and does not fail either.
+	Slow Slow
+}
+
+// Failure is why a pod does not start.
 type Failure struct {
 	// Pod is its name; "" when there is no failure.
 	Pod string
@@ -41,12 +54,13 @@ func (w *Workload) ObserveRollout(pods []corev1.Pod) Rollout {
 	behind := 0
 	for i := range pods {
 		pod := &pods[i]
-		if pod.Annotations[AnnotationSettings] != revision {
-			behind++
+		if pod.Annotations[AnnotationSettings] == revision {
+			r.note(pod)
 			continue
 		}
-		if f := failure(pod); f.Pod != "" && r.Failure.Pod == "" {
-			r.Failure = f
+		behind++
+		if w.ordered {
+			r.Earlier.note(pod)
 		}
 	}
 	current := w.observedGeneration >= w.Meta.Generation
@@ -55,8 +69,9 @@ func (w *Workload) ObserveRollout(pods []corev1.Pod) Rollout {
 		r.Blocked = w.Blocked()
 	}
 	if current && !r.Done {
-		r.Refusal = w.refusal
+		r.Refusal, r.TimedOut = w.refusal, w.timedOut
 	}
+	r.Slow.Late = r.Slow.Pod != "" && r.TimedOut
 	return r
 }
 

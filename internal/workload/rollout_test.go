@@ -185,6 +185,109 @@ func TestFailure(t *testing.T) {
 	}
 }
 
+// A pod of which nothing fails may become ready at any time: it is told of, and who
+// knows the time judges it.
+func TestSlow(t *testing.T) {
+	made := time.Unix(1000, 0)
+	waiting := func(name, reason string) []corev1.ContainerStatus {
+		return []corev1.ContainerStatus{{Name: name, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: secretText}}}}
+	}
+	running := []corev1.ContainerStatus{{Name: "server", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	unready := func(since time.Time) []corev1.PodCondition {
+		return []corev1.PodCondition{
+			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
+			{Type: corev1.PodReady, Status: corev1.ConditionFalse, Message: "containers with unready status: [server]", LastTransitionTime: metav1.NewTime(since)},
+		}
+	}
+	cases := map[string]struct {
+		status corev1.PodStatus
+		gone   bool
+		want   workload.Slow
+	}{
+		"nothing is said yet":             {want: workload.Slow{Pod: "p", Since: made}},
+		"its volumes are not there":       {status: corev1.PodStatus{ContainerStatuses: waiting("server", "ContainerCreating")}, want: workload.Slow{Pod: "p", Since: made, Why: "container server: ContainerCreating"}},
+		"and it has init containers":      {status: corev1.PodStatus{InitContainerStatuses: waiting("migrate", "PodInitializing"), ContainerStatuses: waiting("server", "PodInitializing")}, want: workload.Slow{Pod: "p", Since: made, Why: "init container migrate: PodInitializing"}},
+		"a hook's message is not told":    {status: corev1.PodStatus{ContainerStatuses: waiting("server", "PostStartHookError")}, want: workload.Slow{Pod: "p", Since: made, Why: "container server: PostStartHookError"}},
+		"it runs and does not get ready":  {status: corev1.PodStatus{ContainerStatuses: running, Conditions: unready(made)}, want: workload.Slow{Pod: "p", Since: made, Why: "containers with unready status: [server]"}},
+		"it was ready before":             {status: corev1.PodStatus{ContainerStatuses: running, Conditions: unready(made.Add(time.Hour))}, want: workload.Slow{Pod: "p", Since: made.Add(time.Hour), Why: "containers with unready status: [server]"}},
+		"it is ready":                     {status: testkit.SetReady(&corev1.Pod{}, "10.0.0.1").Status},
+		"it fails, which is another case": {status: corev1.PodStatus{ContainerStatuses: waiting("server", "CrashLoopBackOff")}},
+		"it is leaving":                   {gone: true},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := injectedPod().Pod("p")
+			pod.CreationTimestamp, pod.Status = metav1.NewTime(made), tc.status
+			if tc.gone {
+				pod.DeletionTimestamp = &metav1.Time{Time: made}
+			}
+			got := workload.FromDeployment(injectedPod().Deployment("d")).ObserveRollout([]corev1.Pod{*pod})
+			if diff := cmp.Diff(tc.want, got.Slow); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTimeOfADeployment(t *testing.T) {
+	slow := *injectedPod().Pod("slow")
+	exceeded := appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}
+	cases := map[string]struct {
+		change func(*appsv1.Deployment)
+		want   bool
+	}{
+		"is over":                {want: true},
+		"is not over":            {change: func(d *appsv1.Deployment) { d.Status.Conditions[0].Reason = "ReplicaSetUpdated" }},
+		"goes on":                {change: func(d *appsv1.Deployment) { d.Status.Conditions[0].Status = corev1.ConditionTrue }},
+		"of an earlier template": {change: func(d *appsv1.Deployment) { d.Generation++ }},
+		"was enough":             {change: func(d *appsv1.Deployment) { d.Status.ReadyReplicas = 1 }},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			d := rolledOut()
+			d.Status.ReadyReplicas, d.Status.Conditions = 0, []appsv1.DeploymentCondition{exceeded}
+			if tc.change != nil {
+				tc.change(d)
+			}
+			got := workload.FromDeployment(d).ObserveRollout([]corev1.Pod{slow})
+			if got.TimedOut != tc.want || got.Slow.Late != tc.want {
+				t.Errorf("got timed out %t, late %t, want %t", got.TimedOut, got.Slow.Late, tc.want)
+			}
+		})
+	}
+}
+
+// The controller of a StatefulSet waits for a broken pod also when the template has
+// changed, unless it makes pods in parallel.
+func TestPodThatHoldsAStatefulSetUp(t *testing.T) {
+	broken := func(name, settings string) corev1.Pod {
+		pod := testkit.SetInitFailed(asking().Annotation(workload.AnnotationSettings, settings).Pod(name), "migrate", 1, secretText)
+		return *pod
+	}
+	leaving := broken("leaving", "01d00000")
+	leaving.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+	slow := *asking().Annotation(workload.AnnotationSettings, "01d00000").Pod("slow")
+	pods := []corev1.Pod{leaving, broken("new", revision), slow, broken("old", "01d00000"), broken("older", "01d00001")}
+	want := workload.Trouble{
+		Failure: workload.Failure{Pod: "old", Message: "init container migrate: ended with exit code 1"},
+		Slow:    workload.Slow{Pod: "slow"},
+	}
+	s := injectedPod().StatefulSet("dstack")
+	got := workload.FromStatefulSet(s).ObserveRollout(pods)
+	if diff := cmp.Diff(want, got.Earlier); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got.Failure.Pod != "new" || got.Slow.Pod != "" {
+		t.Errorf("of the pods with the settings: got %+v", got.Trouble)
+	}
+	s.Spec.PodManagementPolicy = appsv1.ParallelPodManagement
+	for _, w := range []*workload.Workload{workload.FromStatefulSet(s), workload.FromDeployment(injectedPod().Deployment("dstack"))} {
+		if got := w.ObserveRollout(pods).Earlier; got != (workload.Trouble{}) {
+			t.Errorf("%s: got %+v, want none: it is replaced", w, got)
+		}
+	}
+}
+
 func TestFailureOfAPodThatNoNodeTakes(t *testing.T) {
 	w := workload.FromDeployment(injectedPod().Deployment("dstack"))
 	pod := injectedPod().Pod("p")

@@ -44,6 +44,9 @@ type Workload struct {
 	updatedReplicas    int32
 	readyReplicas      int32
 	refusal            Refusal
+	timedOut           bool
+	// ordered is true when a StatefulSet's pods are replaced one after the other.
+	ordered bool
 }
 
 // FromDeployment views a Deployment.
@@ -53,7 +56,7 @@ func FromDeployment(d *appsv1.Deployment) *Workload {
 		Replicas: orOne(d.Spec.Replicas), Strategy: string(d.Spec.Strategy.Type), Paused: d.Spec.Paused,
 		observedGeneration: d.Status.ObservedGeneration, statusReplicas: d.Status.Replicas,
 		updatedReplicas: d.Status.UpdatedReplicas, readyReplicas: d.Status.ReadyReplicas,
-		refusal: refusalOf(d),
+		refusal: refusalOf(d), timedOut: timedOut(d),
 	}
 	return w
 }
@@ -65,6 +68,7 @@ func FromStatefulSet(s *appsv1.StatefulSet) *Workload {
 		Replicas: orOne(s.Spec.Replicas), Strategy: string(s.Spec.UpdateStrategy.Type),
 		observedGeneration: s.Status.ObservedGeneration, statusReplicas: s.Status.Replicas,
 		updatedReplicas: s.Status.UpdatedReplicas, readyReplicas: s.Status.ReadyReplicas,
+		ordered: s.Spec.PodManagementPolicy != appsv1.ParallelPodManagement,
 	}
 	for i := range s.Spec.VolumeClaimTemplates {
 		w.ClaimTemplates = append(w.ClaimTemplates, s.Spec.VolumeClaimTemplates[i].Name)
