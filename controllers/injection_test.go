@@ -9,10 +9,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/testkit"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
@@ -277,6 +280,79 @@ var _ = Describe("A first injection that fails", func() {
 		w.pass()
 		Expect(w.server().Status.SettingsRevision.Proven).NotTo(BeEmpty())
 		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+})
+
+var _ = Describe("Settings that have worked, of which the status is lost", func() {
+	ctx := context.Background()
+	wiped := func(w *world) {
+		GinkgoHelper()
+		s := w.server()
+		s.Status = v1alpha1.DstackServerStatus{}
+		Expect(api.Client.Status().Update(ctx, s)).To(Succeed())
+	}
+	// anew is what a restore of a backup does: another object of the same name, and
+	// nobody gave the workload back in between.
+	anew := func(w *world) {
+		GinkgoHelper()
+		s := w.server()
+		change(w, s, func(s *v1alpha1.DstackServer) { s.Finalizers = nil })
+		Expect(api.Client.Delete(ctx, s)).To(Succeed())
+		again := testkit.MakeServer("main").Obj()
+		w.create(again)
+		Expect(w.server().UID).NotTo(Equal(s.UID))
+	}
+	// unready lets the server's pod not be ready, long after the settings were applied.
+	unready := func(w *world) {
+		GinkgoHelper()
+		pod := get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
+		w.setStatus(pod)
+		w.rollingOut()
+		w.after(2 * deadline)
+		w.restart()
+	}
+
+	DescribeTable("stay, whatever the pod does at that moment", func(lose func(*world), fail func(*world)) {
+		w := usual()
+		w.bringUp()
+		proven, before := w.server().Status.SettingsRevision.Proven, specOf(w.deployment())
+		lose(w)
+		fail(w)
+		w.pass()
+		Expect(w.injected()).To(BeTrue(), w.condition("SettingsApplied"))
+		Expect(specOf(w.deployment())).To(Equal(before))
+		Expect(w.server().Status.SettingsRevision.Proven).To(Equal(proven))
+		Expect(w.condition("SettingsApplied")).To(Or(HavePrefix("SettingsApplied=False RolloutInProgress: "), HavePrefix("SettingsApplied=False PodFailing: ")))
+		Expect(get(w, manifests.StateName("main"), &corev1.ConfigMap{}).Data).To(HaveKeyWithValue(manifests.ProvenKey, proven))
+
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	},
+		Entry("the status was wiped, and the pod is not ready", wiped, unready),
+		Entry("the status was wiped, and the init container fails", wiped, func(w *world) { w.failInit("dstack-server-0") }),
+		Entry("the object was made anew, and the pod is not ready", anew, unready),
+	)
+
+	It("are taken back where the note of it is not the operator's", func() {
+		w := usual()
+		w.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: manifests.StateName("main")}, Data: map[string]string{manifests.ProvenKey: "5e771465"}})
+		w.inject()
+		w.failInit("dstack-server-0")
+		w.pass()
+		Expect(w.injected()).To(BeFalse())
+	})
+
+	It("are not taken back while the note of it cannot be read", func() {
+		w := usual()
+		w.inject()
+		w.failInit("dstack-server-0")
+		w.config.Live = interceptor.NewClient(api.Client, failGet[*corev1.ConfigMap](manifests.StateName("main")))
+		w.restart()
+		Expect(w.try("main")).To(MatchError("read ConfigMap isolation-state-main: away"))
+		Expect(w.injected()).To(BeTrue())
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=Unknown ReconcileError: read ConfigMap isolation-state-main: away"))
 	})
 })
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -54,10 +55,13 @@ func (r *DstackServerReconciler) followRollout(ctx context.Context, p *pass, int
 	rollout := r.observeRollout(p)
 	if p.facts.Revisions.Proven == "" {
 		why, after := r.firstFailure(p, rollout)
-		if why != "" {
-			return r.takeBack(ctx, p, why, intent.Revision)
-		}
 		p.wakeAfter(after)
+		if why != "" {
+			taken, err := r.takeBack(ctx, p, why, intent.Revision)
+			if taken || err != nil {
+				return err
+			}
+		}
 	}
 	p.facts.Settings = p.judgeRollout(rollout)
 	return nil
@@ -135,6 +139,24 @@ func (r *DstackServerReconciler) noteProven(ctx context.Context, p *pass, revisi
 	return r.applyObject(ctx, p.server.Namespace, manifests.State(p.server, p.facts.Revisions.Proven))
 }
 
+// recallProven reads what noteProven has written down. A status may be lost, as in
+// a restore, and then nothing else tells that this is not the first pod: to take
+// back what has worked would open the server.
+func (r *DstackServerReconciler) recallProven(ctx context.Context, p *pass) error {
+	var c corev1.ConfigMap
+	name := manifests.StateName(p.server.Name)
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: name}, &c)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("read ConfigMap %s: %w", name, err)
+	}
+	// A server that was given back leaves none, so one of an earlier object of this
+	// name is about settings that were never taken out.
+	if c.Labels[manifests.LabelServerUID] == string(p.server.UID) || c.Labels[manifests.LabelServer] == p.server.Name {
+		p.facts.Revisions.Proven = c.Data[manifests.ProvenKey]
+	}
+	return nil
+}
+
 // firstFailure says why the first pod with the settings counts as failed, or
 // after how long to look again.
 func (r *DstackServerReconciler) firstFailure(p *pass, rollout workload.Rollout) (why string, after time.Duration) {
@@ -188,21 +210,28 @@ func appliedAt(w *workload.Workload) time.Time {
 }
 
 // takeBack releases settings whose first pod failed, so that the server runs
-// again as it did before.
-func (r *DstackServerReconciler) takeBack(ctx context.Context, p *pass, why, revision string) error {
+// again as it did before. It leaves them where they have worked before.
+func (r *DstackServerReconciler) takeBack(ctx context.Context, p *pass, why, revision string) (taken bool, err error) {
+	if err := r.recallProven(ctx, p); err != nil {
+		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
+		return false, err
+	}
+	if p.facts.Revisions.Proven != "" {
+		return false, nil
+	}
 	if _, err := r.applier.Release(ctx, p.workload); err != nil {
-		return err
+		return false, err
 	}
 	if p.workload.Kind == v1alpha1.WorkloadStatefulSet {
 		if err := r.deleteStuck(ctx, p, revision); err != nil {
-			return err
+			return true, err
 		}
 	}
 	p.facts.Revisions = v1alpha1.SettingsRevisions{Rejected: rejectionKey(p.server, revision)}
 	p.facts.Injected = nil
 	p.facts.Settings = status.Stuck(v1alpha1.ReasonInjectionFailed,
 		"the settings were taken back and the server runs without them, because their first pod failed: "+why+retryHint(p.server))
-	return nil
+	return true, nil
 }
 
 // deleteStuck deletes the pods with the settings that did not become ready: a
