@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 
@@ -134,5 +136,35 @@ func TestWhoMayAskThePolicyServer(t *testing.T) {
 	}
 	if got := ports(testkit.MakeServer("main").Elsewhere().Obj()); len(got) != 0 {
 		t.Errorf("elsewhere: got %v", got)
+	}
+}
+
+// docs/operations.md promises this to whoever puts a Service of their own in front
+// of the policy servers. It stands here word by word: a constant or a golden file
+// would follow a change that breaks those Services.
+func TestWhatServicesOfUsersSelectStays(t *testing.T) {
+	var pods corev1.PodTemplateSpec
+	for _, o := range manifests.PolicyServer(testkit.MakeServer("other").Elsewhere().Obj(), &metav1.LabelSelector{}, options) {
+		if o.Kind == "Deployment" {
+			pods = decode[appsv1.Deployment](t, o.Config).Spec.Template
+		}
+	}
+	for label, want := range map[string]string{
+		"app.kubernetes.io/name":      "dstack-isolation",
+		"app.kubernetes.io/component": "policy-server",
+		"isolation.dstack.ai/server":  "other",
+	} {
+		if got := pods.Labels[label]; got != want {
+			t.Errorf("label %s of the pods is %q, want %q", label, got, want)
+		}
+	}
+	ports := map[string]int32{}
+	for _, c := range pods.Spec.Containers {
+		for _, p := range c.Ports {
+			ports[p.Name] = p.ContainerPort
+		}
+	}
+	if ports["decisions"] != 8080 {
+		t.Errorf("the pods' ports are %v, want decisions at 8080", ports)
 	}
 }
