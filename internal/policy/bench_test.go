@@ -67,7 +67,7 @@ func BenchmarkDecide(b *testing.B) {
 // TestAllocations bounds what reading and deciding allocates, with a little room
 // for a change of Go or of the JSON library.
 func TestAllocations(t *testing.T) {
-	if raceFactor > 1 {
+	if raceEnabled {
 		t.Skip("the race detector makes pools forget on purpose")
 	}
 	eff := effective(profile("research", v1alpha1.LevelRestricted))

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -130,44 +129,4 @@ func TestKindsFollowTheModel(t *testing.T) {
 			t.Fatalf("%s\nrefused (-want +got):\n%s", object.spec, diff)
 		}
 	})
-}
-
-// TestKindsAreBounded is TestBounded for fleets, volumes and gateways.
-func TestKindsAreBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes bodies of 1 MiB; run without -short")
-	}
-	const size = 1 << 20
-	eff := effective(profile("research", v1alpha1.LevelRestricted, strict), profile("watch", v1alpha1.LevelRestricted, strict, audit))
-	fill := func(part string) string { return strings.Repeat(part, size/len(part)) }
-	for name, spec := range map[string]string{
-		"hosts":         fleet(sshConfig(fill(`,"a"`))),
-		"blocks":        fleet(sshConfig(fill(`,{"blocks":2}`))),
-		"empty hosts":   fleet(sshConfig(fill(`,{}`))),
-		"odd hosts":     fleet(sshConfig(fill(`,{"Blocks":2}`))),
-		"unknown":       fleet(sshConfig(fill(`,{"later":1}`))),
-		"docker":        fleet(sshConfig(fill(`,{"docker":1}`))),
-		"lists":         fleet(`"regions":[` + fill(`[[]],`) + `1]`),
-		"objects":       fleet(`"regions":[` + fill(`{"docker":1},`) + `1]`),
-		"known objects": fleet(`"backend_options":[` + fill(`[{"type":{}}],`) + `1]`),
-		"variables":     fleet(`"env":{` + strings.ReplaceAll(manyKeys(1024), "null", quoteJSON(t, strings.Repeat("é", 256))) + `}`),
-		"a long value":  fleet(`"env":{"HTTP_PROXY":"` + fill(`\u00e4`) + `"}`),
-		"a long name":   fleet(`"env":{"` + fill(`A`) + `":"1"}`),
-		"a number":      fleet(`"blocks":` + fill(`1`)),
-		"a backend":     fleet(`"backends":["` + fill(`\u00e4`) + `"]`),
-		"backends":      fleet(`"backends":[` + fill(`"azure",`) + `"aws"]`),
-	} {
-		t.Run(name, func(t *testing.T) {
-			best := time.Hour
-			for range 3 {
-				start := time.Now()
-				policy.Decide(eff, policy.Running{}, &policy.Request{Kind: dstack.KindFleet, User: "ada", Project: "research-nlp", Spec: []byte(spec)}, noon)
-				best = min(best, time.Since(start))
-			}
-			t.Logf("%s for %d bytes", best, len(spec))
-			if best > 200*time.Millisecond*raceFactor {
-				t.Errorf("took %s", best)
-			}
-		})
-	}
 }

@@ -2,5 +2,5 @@
 
 package policy_test
 
-// raceFactor is how much slower the race detector may make things.
-const raceFactor = 20
+// raceEnabled tells whether the race detector looks on.
+const raceEnabled = true
