@@ -36,6 +36,7 @@ type ManagerOptions struct {
 	MetricsAddress    string
 	HealthAddress     string
 	LeaderElect       bool
+	Identity          string
 	InjectionDeadline time.Duration
 	Log               logr.Logger
 }
@@ -76,6 +77,7 @@ from KUBECONFIG.`,
 	f.StringVar(&o.MetricsAddress, "metrics-bind-address", ":8080", "address of the Prometheus metrics, plain HTTP; 0 turns them off")
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 	f.BoolVar(&o.LeaderElect, "leader-elect", false, "let only one of several managers work at a time")
+	f.StringVar(&o.Identity, "identity", os.Getenv("POD_NAME"), "name under which the lease is held; who comes back under it goes on at once (default: $POD_NAME)")
 	f.DurationVar(&o.InjectionDeadline, "injection-deadline", controllers.DefaultInjectionDeadline, "how long the first server pod with the settings may take to become ready before they are taken back")
 	logs.register(cmd, "what the libraries for Kubernetes say")
 	return cmd
@@ -113,7 +115,13 @@ func RunManager(ctx context.Context, config *rest.Config, o ManagerOptions) erro
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(config, managerOptions(o, scheme))
+	lock, err := leaseLock(config, o)
+	if err != nil {
+		return err
+	}
+	options := managerOptions(o, scheme)
+	options.LeaderElectionResourceLockInterface = lock
+	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
 		return fmt.Errorf("build the manager: %w", err)
 	}
@@ -126,7 +134,7 @@ func RunManager(ctx context.Context, config *rest.Config, o ManagerOptions) erro
 }
 
 func managerOptions(o ManagerOptions, scheme *runtime.Scheme) ctrl.Options {
-	timeout := 2 * time.Minute
+	timeout, lease, renew, retry := 2*time.Minute, leaseDuration, renewDeadline, leaseRetry
 	options := ctrl.Options{
 		Scheme:                        scheme,
 		Logger:                        o.Log,
@@ -134,9 +142,12 @@ func managerOptions(o ManagerOptions, scheme *runtime.Scheme) ctrl.Options {
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress:        o.HealthAddress,
 		LeaderElection:                o.LeaderElect,
-		LeaderElectionID:              "manager." + v1alpha1.Group,
+		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &lease,
+		RenewDeadline:                 &renew,
+		RetryPeriod:                   &retry,
 	}
 	options.Controller.ReconciliationTimeout = timeout
 	return options

@@ -5,7 +5,11 @@ package e2e
 import (
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -182,12 +186,42 @@ func releaseSpecs(s *site) {
 	})
 }
 
-// killManager ends the manager without notice.
+// killManager ends the manager as kill -9 does; its kubelet starts it anew.
 func (s *site) killManager() {
 	GinkgoHelper()
-	for _, pod := range s.pods("app.kubernetes.io/component=manager") {
-		s.kubectl("delete", "pod", pod.Name, "--grace-period=0", "--force")
+	var killed int
+	Eventually(func() int {
+		killed += s.kill("manager")
+		return killed
+	}).WithTimeout(soon).WithPolling(100*time.Millisecond).Should(BeNumerically(">", 0), "a manager must run")
+	DeferCleanup(func() {
+		// Its restarts are not those of a manager that failed.
+		s.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=manager", "--timeout=60s")
+		s.scaledTo(s.release+"-manager", 1)
+	})
+}
+
+// kill kills the processes of the operator that run a subcommand in the namespace,
+// which the node of the cluster, this machine, sees as its own.
+func (s *site) kill(subcommand string) (killed int) {
+	GinkgoHelper()
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	Expect(err).NotTo(HaveOccurred())
+	for _, process := range processes {
+		command, _ := os.ReadFile(filepath.Join(process, "cmdline"))
+		environ, _ := os.ReadFile(filepath.Join(process, "environ"))
+		args := strings.Split(string(command), "\x00")
+		ours := len(args) > 1 && filepath.Base(args[0]) == "dstack-isolation" && args[1] == subcommand
+		if !ours || !slices.Contains(strings.Split(string(environ), "\x00"), "POD_NAMESPACE="+s.namespace) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(process))
+		Expect(err).NotTo(HaveOccurred())
+		if syscall.Kill(pid, syscall.SIGKILL) == nil {
+			killed++
+		}
 	}
+	return killed
 }
 
 // deliver changes how the plugin gets into the server.

@@ -9,10 +9,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -102,6 +104,44 @@ func greeting(at string) (string, error) {
 		return "", err
 	}
 	return bufio.NewReader(conn).ReadString('\n')
+}
+
+// session is a connection that stays open for as long as the other side lets it.
+type session struct {
+	mu   sync.Mutex
+	over time.Time
+}
+
+// openSession connects to an SSH proxy and waits for its greeting.
+func openSession(at string) *session {
+	GinkgoHelper()
+	conn, err := net.DialTimeout("tcp", at, sshTimeout)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(conn.Close)
+	reader := bufio.NewReader(conn)
+	line, err := reader.ReadString('\n')
+	Expect(err).NotTo(HaveOccurred())
+	Expect(line).To(HavePrefix(dstack.SSHProxyBanner))
+	s := &session{}
+	go func() {
+		_, _ = io.Copy(io.Discard, reader)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.over = time.Now()
+	}()
+	return s
+}
+
+// ended waits until the other side has cut it, and tells when.
+func (s *session) ended() (at time.Time) {
+	GinkgoHelper()
+	Eventually(func() time.Time {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		at = s.over
+		return at
+	}).WithTimeout(time.Minute).ShouldNot(BeZero(), "the proxy that had it must have gone")
+	return at
 }
 
 // greets tells whether dstack's SSH proxy answers at an address.

@@ -62,6 +62,10 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		By("mending the image")
 		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
 		s.applySamples()
+		By("killing the manager when the server has just been told")
+		Eventually(func() []string { return toldOf(&template(s.workload()).Spec) }).WithTimeout(readyTimeout).WithPolling(50 * time.Millisecond).
+			Should(ConsistOf(sshVariables))
+		s.killManager()
 		s.waitReady("main")
 		Expect(s.told()).To(ConsistOf(sshVariables))
 		held.expectHeld("no server pod is told of half a proxy, or of one that does not answer")
@@ -78,11 +82,20 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		Expect(c.login()).To(Succeed())
 		held := always(200*time.Millisecond, c.wrong)
 		server := s.serverPod().UID
+		session := openSession(c.at)
 		s.kubectl("rollout", "restart", "deployment/isolation-ssh-main")
+		var told time.Time
+		Eventually(func(g Gomega) {
+			pods, err := s.allPods(proxyPods)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })).To(BeTrue())
+			told = time.Now()
+		}).WithTimeout(time.Minute).WithPolling(50 * time.Millisecond).Should(Succeed())
 		s.kubectl("rollout", "status", "deployment/isolation-ssh-main", "--timeout=180s")
 		Eventually(func() ([]corev1.Pod, error) { return s.allPods(proxyPods) }).WithTimeout(time.Minute).Should(
 			HaveLen(2), "the pods that were replaced must be gone")
 		held.expectHeld("a user's client meets the proxy with its one host key at all times")
+		Expect(session.ended()).To(BeTemporally(">=", told.Add(4*time.Second)), "sessions have the time that the spec gives them, but for its last five seconds")
 		Expect(s.dstackServer(Default, "main").Status.SSHProxy).To(Equal(status))
 		Expect(s.serverPod().UID).To(Equal(server), "the server must not restart for it")
 	})
@@ -129,9 +142,11 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		s.isolate()
 		config := s.configFile()
 		held := always(100*time.Millisecond, s.reliesOnNoProxy)
+		secrets := always(100*time.Millisecond, s.proxyWithoutSecrets)
 		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
 		s.expectGivenBack("main", config)
-		held.expectHeld("the proxy and its Secrets are there as long as a server pod relies on them")
+		held.expectHeld("the proxy is there as long as a server pod relies on it")
+		secrets.expectHeld("its Secrets and its Service are there as long as a pod of it is")
 	})
 
 	It("uses a proxy that runs elsewhere", func() {
@@ -181,8 +196,42 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		s.expectGivenBack("main", config)
 	})
 
-	It("has not made the operator's processes restart", func() {
+	It("is told of it again at once after a rollback", func() {
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
+		s.isolate()
+		for _, undo := range [][]string{nil, {"--to-revision=1"}} {
+			s.kubectl(append([]string{"rollout", "undo", "deployment/dstack-server"}, undo...)...)
+			Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(soon).WithPolling(50 * time.Millisecond).
+				Should(HavePrefix("False/RemovedBy: "))
+			s.waitReady("main")
+			Expect(s.told()).To(ConsistOf(sshVariables))
+			last := s.dstackServer(Default, "main").Status.LastRemoval
+			Expect(last.RestoredAt).NotTo(BeNil())
+			Expect(last.Runs).NotTo(BeNil(), "the server must be asked for the runs of the gap")
+			s.expectIsolated()
+		}
+		config := s.configFile()
+		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
+		s.expectGivenBack("main", config)
+	})
+
+	It("has not made the operator's processes restart, or tell a secret", func() {
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
+		s.isolate()
 		s.expectNoRestarts()
+		secrets := []string{
+			string(s.secret("isolation-ssh-main-token", "token")), string(s.secret("isolation-policy-main-token", "token")),
+			string(s.secret("dstack-admin", "token")), strings.Split(string(s.secret("isolation-ssh-main-host-keys", "host-keys")), "\n")[1],
+		}
+		log := s.kubectl("logs", "-l", "app.kubernetes.io/name=dstack-isolation", "--tail=-1", "--prefix", "--max-log-requests=20")
+		Expect(log).NotTo(BeEmpty())
+		texts := []string{log, s.kubectl("get", "events,dstackservers,isolationprofiles,configmaps", "-o", "yaml")}
+		for _, secret := range secrets {
+			Expect(len(secret)).To(BeNumerically(">", 10))
+			for _, text := range texts {
+				Expect(strings.Contains(text, secret)).To(BeFalse(), "a secret was told")
+			}
+		}
 	})
 
 	It("is given back by helm uninstall, the proxy with it", func() {
@@ -351,6 +400,32 @@ func (s *site) reliesOnNoProxy() string {
 		stillThere := slices.ContainsFunc(still, func(p corev1.Pod) bool { return p.UID == servers[i].UID })
 		if len(proxies) == 0 && stillThere {
 			return fmt.Sprintf("server pod %s relies on a proxy, and there is none", servers[i].Name)
+		}
+	}
+	return ""
+}
+
+// proxyWithoutSecrets says which proxy pod has lost a Secret that it mounts, or its
+// Service.
+func (s *site) proxyWithoutSecrets() string {
+	proxies, err := s.allPods(proxyPods)
+	if err != nil {
+		return err.Error()
+	}
+	for i := range proxies {
+		for name, o := range map[string]client.Object{
+			"isolation-ssh-main-token": &corev1.Secret{}, "isolation-ssh-main-host-keys": &corev1.Secret{}, "isolation-ssh-main": &corev1.Service{},
+		} {
+			if err := cluster.Get(context.Background(), client.ObjectKey{Namespace: s.namespace, Name: name}, o); err == nil {
+				continue
+			}
+			still, err := s.allPods(proxyPods)
+			if err != nil {
+				return err.Error()
+			}
+			if slices.ContainsFunc(still, func(p corev1.Pod) bool { return p.UID == proxies[i].UID }) {
+				return fmt.Sprintf("pod %s is there, and %s is not", proxies[i].Name, name)
+			}
 		}
 	}
 	return ""
