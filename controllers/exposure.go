@@ -39,8 +39,7 @@ func (r *DstackServerReconciler) announce(ctx context.Context, p *pass) {
 	if !carriesSettings(p.workload) {
 		return
 	}
-	if said := saidBefore(p.server); said != "" {
-		p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, said)
+	if saidBefore(p.server) {
 		return
 	}
 	token, _ := r.adminToken(ctx, p.server)
@@ -95,13 +94,15 @@ func carriesSettings(w *workload.Workload) bool {
 	return w != nil && w.SettingsRevision() != "" && apply.Owns(w)
 }
 
-// saidBefore is what was said for this very spec by a pass whose release failed.
-func saidBefore(s *v1alpha1.DstackServer) string {
+// saidBefore tells whether it was said for this very spec by a pass whose release
+// failed, which is what the condition may say since.
+func saidBefore(s *v1alpha1.DstackServer) bool {
 	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionSettingsApplied)
-	if c != nil && c.ObservedGeneration == s.Generation && strings.HasPrefix(c.Message, aboutToRelease) {
-		return c.Message
+	if c == nil || c.ObservedGeneration != s.Generation {
+		return false
 	}
-	return ""
+	failed := c.Reason == v1alpha1.ReasonInvalidWorkload || c.Reason == v1alpha1.ReasonReconcileError
+	return failed || strings.HasPrefix(c.Message, aboutToRelease)
 }
 
 // releaseNotice says what is about to be taken out, and whom it meets.

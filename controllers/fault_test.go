@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -131,6 +132,66 @@ var _ = Describe("A request that the API server does not answer", func() {
 		w.pass()
 		w.expectStatus("fault-admin-token")
 		Expect(w.result.RequeueAfter).NotTo(BeZero())
+	})
+
+	for how, release := range remove {
+		deployments := schema.GroupResource{Group: "apps", Resource: "deployments"}
+		const kept = "kept until no server pod asks it"
+
+		DescribeTable("that takes the settings out is said, "+how, func(refusal error, condition, stalled string) {
+			w := usual(testkit.MakeProfile("research").AllowHostSSH().Obj())
+			w.bringUp()
+			release(w)
+			w.withFaults(refuseSettings(refusal))
+			Expect(w.try("main")).NotTo(Succeed(), "so that it is tried again")
+			Expect(w.injected()).To(BeTrue())
+			Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=" + condition))
+			Expect(w.condition("PolicyPluginReady")).To(Equal("PolicyPluginReady=False Releasing: " + kept))
+			if how == "when injection is Disabled" { // One that is deleted is stalled for that.
+				Expect(w.condition("Stalled")).To(Equal("Stalled=" + stalled))
+				Expect(w.condition("UnmatchedProjectsCovered")).To(Equal("UnmatchedProjectsCovered=" + condition))
+			}
+			w.allThere()
+
+			By("once")
+			w.events()
+			settled := w.versions()
+			Expect(w.try("main")).NotTo(Succeed())
+			Expect(w.versions()).To(Equal(settled))
+			Expect(w.events()).To(BeEmpty())
+
+			By("the API server allows it")
+			w.withoutFaults()
+			w.pass()
+			Expect(w.injected()).To(BeFalse())
+			Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False Releasing: the settings were taken back; "))
+			Expect(w.condition("Stalled")).NotTo(ContainSubstring("InvalidWorkload"))
+		},
+			Entry("and refused by an admission policy", apierrors.NewInvalid(schema.GroupKind{Group: "apps", Kind: "Deployment"}, testkit.WorkloadName, nil),
+				`False InvalidWorkload: the API server refuses to take the settings out of Deployment NS/dstack-server, so they stay: Deployment.apps "dstack-server" is invalid`,
+				`True InvalidWorkload: the API server refuses to take the settings out of Deployment NS/dstack-server, so they stay: Deployment.apps "dstack-server" is invalid`),
+			Entry("and forbidden", apierrors.NewForbidden(deployments, testkit.WorkloadName, errors.New("the freeze ends on Monday")),
+				`False InvalidWorkload: the API server refuses to take the settings out of Deployment NS/dstack-server, so they stay: deployments.apps "dstack-server" is forbidden: the freeze ends on Monday`,
+				`True InvalidWorkload: the API server refuses to take the settings out of Deployment NS/dstack-server, so they stay: deployments.apps "dstack-server" is forbidden: the freeze ends on Monday`),
+			Entry("and not answered", unavailable(),
+				"Unknown ReconcileError: release Deployment NS/dstack-server: away", "False Succeeded: nobody has to act"),
+		)
+	}
+
+	It("that takes back the first settings is said", func() {
+		w := usual()
+		w.inject()
+		w.failInit("dstack-server-0")
+		w.withFaults(interceptor.Funcs{Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			content, is := o.(interface{ UnstructuredContent() map[string]any })
+			if is && content.UnstructuredContent()["kind"] == "Deployment" && content.UnstructuredContent()["spec"] == nil {
+				return apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "deployments"}, testkit.WorkloadName, errors.New("the freeze ends on Monday"))
+			}
+			return c.Apply(ctx, o, opts...)
+		}})
+		Expect(w.try("main")).NotTo(Succeed())
+		Expect(w.injected()).To(BeTrue())
+		Expect(w.condition("SettingsApplied")).To(Equal(`SettingsApplied=False InvalidWorkload: the API server refuses to take the settings out of Deployment NS/dstack-server, so they stay: deployments.apps "dstack-server" is forbidden: the freeze ends on Monday`))
 	})
 
 	It("in a release keeps the object until it is answered", func() {

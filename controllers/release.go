@@ -35,6 +35,7 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 	r.announce(ctx, p)
 	free, err := rel.release(ctx, p.server, p.workload)
 	if err != nil {
+		p.notReleased(err)
 		return err
 	}
 	if !free || heldByManifest(p.workload) != "" { // Its next pod would need what is kept.
@@ -61,6 +62,22 @@ func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
 func (p *pass) keptUntilReleased() {
 	p.facts.PolicyPlugin = status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod asks it")
 	p.sshProxyIs(status.Waiting(v1alpha1.ReasonReleasing, "kept until no server pod relies on it"))
+}
+
+// notReleased says why the settings could not be taken out. What the pods rely on
+// is kept until they are.
+func (p *pass) notReleased(err error) {
+	p.facts.Settings = cannotRelease(p.workload, err)
+	p.keptUntilReleased()
+}
+
+// cannotRelease sorts out why settings could not be taken out. The workload is nil
+// when it is gone.
+func cannotRelease(w *workload.Workload, err error) status.Finding {
+	if hopeless(err) != nil && w != nil && apply.Owns(w) {
+		return status.Stuck(v1alpha1.ReasonInvalidWorkload, fmt.Sprintf("the API server refuses to take the settings out of %s, so they stay: %s", w, apply.Words(err)))
+	}
+	return status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 }
 
 // saidDisabled tells whether all was given back and deleted before, for this
@@ -112,6 +129,7 @@ func (r *DstackServerReconciler) releaseAll(ctx context.Context, p *pass, rel re
 	}
 	free, err := rel.release(ctx, p.server, p.workload)
 	if err != nil && !terminating {
+		p.notReleased(err)
 		return false, err
 	}
 	if !free && !terminating {

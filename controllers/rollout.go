@@ -220,6 +220,7 @@ func (r *DstackServerReconciler) takeBack(ctx context.Context, p *pass, why, rev
 		return false, nil
 	}
 	if _, err := r.applier.Release(ctx, p.workload); err != nil {
+		p.facts.Settings = cannotRelease(p.workload, err)
 		return false, err
 	}
 	if p.workload.Kind == v1alpha1.WorkloadStatefulSet {

@@ -125,7 +125,7 @@ func refused(intent, sent manifests.Intent, conflicts []Conflict, err error) (Re
 		return Result{}, fmt.Errorf("apply settings to %s: %w", intent.Workload, err)
 	}
 	r := result(intent, sent, conflicts)
-	r.Complete, r.Plugin, r.Invalid = false, false, reason(err)
+	r.Complete, r.Plugin, r.Invalid = false, false, Words(err)
 	for i := range r.Items {
 		if r.Items[i].State == v1alpha1.InjectedApplied {
 			r.Items[i].State = v1alpha1.InjectedWithheld
@@ -134,7 +134,8 @@ func refused(intent, sent manifests.Intent, conflicts []Conflict, err error) (Re
 	return r, nil
 }
 
-func reason(err error) string {
+// Words are the API server's own about why it refuses something.
+func Words(err error) string {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		return status.Status().Message

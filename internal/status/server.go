@@ -98,7 +98,8 @@ func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Fi
 	case f.Accepted.Status == metav1.ConditionFalse:
 		// Nothing is set up for this object, so there is nothing to wait for.
 		return Finding{metav1.ConditionFalse, f.Accepted.Reason, "this DstackServer is not accepted: " + f.Accepted.Message, f.Accepted.Stalled}
-	case f.Settings.Reason == v1alpha1.ReasonDisabled, f.Settings.Reason == v1alpha1.ReasonReleasing:
+	case f.Settings.Reason == v1alpha1.ReasonDisabled, f.Settings.Reason == v1alpha1.ReasonReleasing,
+		s.Spec.Injection == v1alpha1.InjectionDisabled && f.Settings.Reason != "":
 		return f.Settings
 	}
 	view := View{
