@@ -14,6 +14,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
+	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/testkit"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -26,6 +27,9 @@ type Workload struct {
 	Namespace string
 	// Container is what spec.workload.container says.
 	Container string
+	// Mode and Forbidden are what the profiles ask for.
+	Mode      v1alpha1.NetworkMode
+	Forbidden []isolation.Control
 
 	client client.Client
 	// operator is the client that the operator writes with.
@@ -36,7 +40,10 @@ type Workload struct {
 // New makes a namespace for a workload, which is not there yet.
 func New(api *testkit.APIServer, kind v1alpha1.WorkloadKind) *Workload {
 	GinkgoHelper()
-	w := &Workload{Kind: kind, Namespace: api.Namespace(GinkgoTB()), Container: testkit.ServerContainer, client: api.Client}
+	w := &Workload{
+		Kind: kind, Namespace: api.Namespace(GinkgoTB()), Container: testkit.ServerContainer,
+		Mode: v1alpha1.NetworkModeBridge, client: api.Client,
+	}
 	w.As(api.Client)
 	return w
 }
@@ -120,7 +127,7 @@ func (w *Workload) intent(live *workload.Workload) manifests.Intent {
 	Expect(err).NotTo(HaveOccurred())
 	return manifests.Settings(manifests.SettingsInput{
 		Server:   testkit.MakeServer("main").Namespace(w.Namespace).Obj(),
-		Workload: live, Container: c, NetworkMode: v1alpha1.NetworkModeBridge,
+		Workload: live, Container: c, NetworkMode: w.Mode, Forbidden: w.Forbidden,
 		SSH: &manifests.SSHSettings{TokenID: "ssh/t0", SSHProxy: workload.SSHProxy{
 			Token: v1alpha1.SecretKeyReference{Name: "ssh", Key: "token"}, Address: "ssh.example.com:22", Enforced: true,
 		}},
