@@ -10,6 +10,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -135,6 +136,26 @@ func commandSpecs(workload func() *sharing.Workload) {
 			Expect(apierrors.IsForbidden(err)).To(BeTrue(), "%v", err)
 		}
 	})
+
+	It("leaves get and patch enough for settings, which cannot make a workload", func(ctx context.Context) {
+		w := workload()
+		c := clientWith(ctx, w.Namespace, []rbacv1.PolicyRule{{
+			APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets"}, Verbs: []string{"get", "patch"},
+		}})
+		w.Release()
+		w.As(c)
+		w.Settle()
+		w.ExpectShared(w.Manifest())
+
+		By("applying to a workload that is gone")
+		Expect(api.Client.Delete(ctx, w.Object())).To(Succeed())
+		put := func(manifest *unstructured.Unstructured) error {
+			return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(manifest), client.FieldOwner(apply.WorkloadManager))
+		}
+		Expect(put(w.Manifest())).To(Satisfy(apierrors.IsForbidden))
+		Expect(put(w.Partial())).To(Satisfy(apierrors.IsInvalid))
+		Expect(api.Client.Get(ctx, client.ObjectKeyFromObject(w.Object()), w.Object())).To(Satisfy(apierrors.IsNotFound))
+	})
 }
 
 // operatorClient has the rights of the manager's Role and no others.
@@ -144,12 +165,18 @@ func operatorClient(ctx context.Context, namespace string) client.Client {
 	Expect(err).NotTo(HaveOccurred())
 	role := &rbacv1.Role{}
 	Expect(yaml.Unmarshal(raw, role)).To(Succeed())
-	role.Namespace = namespace
-	Expect(api.Client.Create(ctx, role)).To(Succeed())
+	return clientWith(ctx, namespace, role.Rules)
+}
+
+// clientWith has some rights in a namespace, and no others.
+func clientWith(ctx context.Context, namespace string, rules []rbacv1.PolicyRule) client.Client {
+	GinkgoHelper()
 	const user = "the-operator"
+	named := metav1.ObjectMeta{Namespace: namespace, Name: user}
+	Expect(api.Client.Create(ctx, &rbacv1.Role{ObjectMeta: named, Rules: rules})).To(Succeed())
 	Expect(api.Client.Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: role.Name},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
+		ObjectMeta: named,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: named.Name},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: user}},
 	})).To(Succeed())
 	config := rest.CopyConfig(api.Config)
