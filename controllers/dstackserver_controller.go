@@ -65,6 +65,8 @@ type DstackServerReconciler struct {
 	verdicts verdicts
 	// dropped has the uids of servers of which no managed SSH proxy is left.
 	dropped sync.Map
+	// retired has the uids of servers of which no token of the operator's own is left.
+	retired sync.Map
 }
 
 // NewDstackServerReconciler returns a reconciler of DstackServers.
@@ -89,6 +91,7 @@ func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1
 			r.counted.Delete(server.UID)
 			r.verdicts.forget(server.UID)
 			r.dropped.Delete(server.UID)
+			r.retired.Delete(server.UID)
 			return reconcile.Result{}, finalizeErr
 		}
 		err = finalizeErr

@@ -73,8 +73,11 @@ func (r *DstackServerReconciler) applySSHProxy(ctx context.Context, p *pass) err
 		return err
 	}
 	p.facts.SSHProxy = finding
-	if want.Managed == nil {
+	switch {
+	case want.Managed == nil:
 		return r.dropSSHProxy(ctx, p)
+	case isTrue(finding):
+		return r.retireOwnToken(ctx, p)
 	}
 	return nil
 }

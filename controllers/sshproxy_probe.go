@@ -132,7 +132,7 @@ func (r *DstackServerReconciler) checkSSHTokens(ctx context.Context, p *pass) {
 func (p *pass) judgeSSHToken(err error, state dstack.SSHProxyToken) {
 	f := &p.facts.SSHProxy
 	switch {
-	case f.Reason == v1alpha1.ReasonNotEnforced:
+	case p.server.Spec.SSHProxy == nil, f.Reason == v1alpha1.ReasonNotEnforced:
 		return
 	case state == dstack.SSHProxyTokenUnset:
 		*f = status.Stuck(v1alpha1.ReasonNotEnforced,

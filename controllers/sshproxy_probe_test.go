@@ -141,6 +141,26 @@ var _ = Describe("A new token for the SSH proxy", func() {
 		Expect(proxysToken(w)).NotTo(Equal(before))
 	})
 
+	It("of the user's lets the operator's own be forgotten, once no pod has it", func() {
+		w, _, _ := closed(managedAt("ssh.example.com"), secretOf("ssh", "tok-user"))
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.SSHProxy.Managed.TokenSecretRef = &v1alpha1.SecretKeyReference{Name: "ssh", Key: "token"}
+		})
+		former := w.sshToken("isolation-ssh-main-token")
+		w.settle()
+		Expect(w.proxyObjects()).To(ContainElement("Secret isolation-ssh-main-token"), "a server pod has it still")
+		w.rollSSH("ssh")
+		w.sshProxiesUp()
+		w.settle()
+		Expect(w.proxyObjects()).NotTo(ContainElement("Secret isolation-ssh-main-token"))
+
+		By("the user's is named no more")
+		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.SSHProxy.Managed.TokenSecretRef = nil })
+		w.settle()
+		Expect(w.sshToken("isolation-ssh-main-token")).NotTo(Equal(former))
+		Expect(w.toldOfSSH()).To(Equal(sshVariables))
+	})
+
 	It("waits for approval, and the proxies follow a server that has it all the same", func() {
 		w, _ := closedByTheirs()
 		change(w, w.server(), onApproval)

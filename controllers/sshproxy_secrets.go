@@ -18,6 +18,7 @@ import (
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/sshproxy"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // errSecretInvalid means that a Secret of the SSH proxy holds nothing usable.
@@ -97,4 +98,32 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 	default:
 		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: create it, or mend spec.sshProxy: %w", ref.Key, ref.Name, errSecretInvalid)
 	}
+}
+
+// retireOwnToken deletes the token of the operator's own once the user's is in use
+// and no server pod refers to the other: it may have been replaced because somebody
+// knows it, and must not come back when the user's is named no more.
+func (r *DstackServerReconciler) retireOwnToken(ctx context.Context, p *pass) error {
+	own := manifests.SSHTokenSecretName(p.server.Name)
+	if manifests.SSHTokenRef(p.server).Name == own {
+		r.retired.Delete(p.server.UID)
+		return nil
+	}
+	if _, done := r.retired.Load(p.server.UID); done {
+		return nil
+	}
+	refers := workload.ReliesOn{Secret: own}
+	if p.workload != nil && (refers.Template(p.workload.Template) || refers.Any(p.pods)) {
+		return nil
+	}
+	secret := &corev1.Secret{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: own}, secret)
+	if err == nil {
+		err = r.Client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete Secret %s, whose token is used no more: %w", own, err)
+	}
+	r.retired.Store(p.server.UID, true)
+	return nil
 }

@@ -50,7 +50,7 @@ func AnyReliesOnSSHProxy(pods []corev1.Pod, server, but string) bool {
 // ReliesOn says how to tell the managed SSH proxy of a DstackServer from another.
 type ReliesOn struct {
 	// Server is the DstackServer's name, Secret that of the Secret which the operator
-	// makes for the token.
+	// makes for the token. Without a Server only the Secret counts.
 	Server, Secret string
 	// But is a proxy that pods may be told of instead; nil for none.
 	But *SSHProxy
