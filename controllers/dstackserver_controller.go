@@ -37,8 +37,8 @@ type Config struct {
 	// Plugin are the files of the Python plugin.
 	Plugin manifests.PluginFiles
 	// InjectionDeadline is how long the first pod with the settings may take to
-	// become ready before they are taken back, and a later pod of a StatefulSet before
-	// status says that it does not.
+	// become ready before they are taken back, and a later one, where its controller
+	// counts no time, before status says that it does not.
 	InjectionDeadline time.Duration
 	// Settle is for how long planned settings must stay the same before a server
 	// restarts for them; 0 applies each change at once.

@@ -10,11 +10,11 @@ import (
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
-// timeStateful tells which pods of a StatefulSet have had their time, which its
-// controller does not count. It is counted from when the pods were made too: they
-// may start again long after the settings were applied.
-func (r *DstackServerReconciler) timeStateful(p *pass, rollout *workload.Rollout) {
-	if p.workload.Kind != v1alpha1.WorkloadStatefulSet || rollout.Done || rollout.Blocked != "" || p.workload.Replicas == 0 {
+// timePods tells which pods have had their time where the workload's controller does
+// not count it. It is counted from when they were made too: they may start again
+// long after the settings were applied.
+func (r *DstackServerReconciler) timePods(p *pass, rollout *workload.Rollout) {
+	if p.workload.CountsTime || rollout.Done || rollout.Blocked != "" || p.workload.Replicas == 0 {
 		return
 	}
 	now := r.Clock.Now()

@@ -22,7 +22,7 @@ func (r *DstackServerReconciler) observeRollout(p *pass) workload.Rollout {
 		f.Retrying = left > 0
 		p.wakeAfter(left)
 	}
-	r.timeStateful(p, &rollout)
+	r.timePods(p, &rollout)
 	return rollout
 }
 

@@ -160,15 +160,19 @@ var _ = Describe("A rollout that neither ends nor fails", func() {
 		w.setStatus(pod)
 		w.rollingOut()
 	}
-	// exceeded lets the Deployment's controller give its rollout up.
-	exceeded := func(w *world) {
+	progressing := func(w *world, status corev1.ConditionStatus, reason string) {
 		GinkgoHelper()
 		d := w.deployment()
 		d.Status.Conditions = []appsv1.DeploymentCondition{{
-			Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded",
+			Type: appsv1.DeploymentProgressing, Status: status, Reason: reason,
 			LastTransitionTime: metav1.NewTime(w.clock.Now()), LastUpdateTime: metav1.NewTime(w.clock.Now()),
 		}}
 		Expect(api.Client.Status().Update(context.Background(), d)).To(Succeed())
+	}
+	// exceeded lets the Deployment's controller give its rollout up.
+	exceeded := func(w *world) {
+		GinkgoHelper()
+		progressing(w, corev1.ConditionFalse, "ProgressDeadlineExceeded")
 	}
 	// statefulUp is a StatefulSet whose pod has the settings.
 	statefulUp := func() *world {
@@ -182,6 +186,12 @@ var _ = Describe("A rollout that neither ends nor fails", func() {
 		w.settle()
 		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
 		return w
+	}
+	// passes is the time that the operator counts itself.
+	passes := func(w *world) {
+		GinkgoHelper()
+		Expect(w.result.RequeueAfter).To(BeNumerically("~", deadline, time.Minute), "nothing else would wake it")
+		w.after(deadline + time.Minute)
 	}
 	deploymentUp := func() *world {
 		GinkgoHelper()
@@ -222,12 +232,12 @@ var _ = Describe("A rollout that neither ends nor fails", func() {
 		},
 		Entry("a Deployment whose pod waits for a volume", deploymentUp, creating, exceeded, "container server: ContainerCreating"),
 		Entry("a Deployment whose pod runs", deploymentUp, unready, exceeded, "containers with unready status: [server]"),
-		Entry("a StatefulSet whose pod waits for a volume", statefulUp, creating, func(w *world) {
-			Expect(w.result.RequeueAfter).To(BeNumerically("~", deadline, time.Minute), "nothing else would wake it")
-			w.after(deadline + time.Minute)
-		}, "container server: ContainerCreating"),
-		Entry("a StatefulSet whose pod runs", statefulUp, unready, func(w *world) { w.after(deadline + time.Minute) },
-			"containers with unready status: [server]"),
+		Entry("a Deployment whose pod is replaced after its rollout, as when its node is gone", deploymentUp, func(w *world, pod *corev1.Pod) {
+			creating(w, pod)
+			progressing(w, corev1.ConditionTrue, "NewReplicaSetAvailable")
+		}, passes, "container server: ContainerCreating"),
+		Entry("a StatefulSet whose pod waits for a volume", statefulUp, creating, passes, "container server: ContainerCreating"),
+		Entry("a StatefulSet whose pod runs", statefulUp, unready, passes, "containers with unready status: [server]"),
 	)
 
 	It("of a StatefulSet has its time from when the pod ceased to be ready, however old the settings are", func() {

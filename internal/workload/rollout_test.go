@@ -257,6 +257,31 @@ func TestTimeOfADeployment(t *testing.T) {
 	}
 }
 
+func TestCountsTime(t *testing.T) {
+	deployment := func(conditions ...appsv1.DeploymentCondition) *workload.Workload {
+		d := rolledOut()
+		d.Status.Conditions = conditions
+		return workload.FromDeployment(d)
+	}
+	progressing := func(reason string) appsv1.DeploymentCondition {
+		return appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: reason}
+	}
+	cases := map[string]struct {
+		workload *workload.Workload
+		want     bool
+	}{
+		"Deployment, rolling out": {deployment(progressing("ReplicaSetUpdated")), true},
+		"Deployment, rolled out":  {deployment(progressing("NewReplicaSetAvailable")), false},
+		"Deployment, unlimited":   {deployment(), true},
+		"StatefulSet":             {workload.FromStatefulSet(injectedPod().StatefulSet("s")), false},
+	}
+	for name, tc := range cases {
+		if got := tc.workload.CountsTime; got != tc.want {
+			t.Errorf("%s: got %t, want %t", name, got, tc.want)
+		}
+	}
+}
+
 // The controller of a StatefulSet waits for a broken pod also when the template has
 // changed, unless it makes pods in parallel.
 func TestPodThatHoldsAStatefulSetUp(t *testing.T) {

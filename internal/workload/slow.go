@@ -17,8 +17,8 @@ type Slow struct {
 	Since time.Time
 	// Why is the kubelet's word for it; "" when there is none.
 	Why string
-	// Late is true when it has had its time. For a Deployment its controller says
-	// so; for a StatefulSet nobody does but who knows the time.
+	// Late is true when it has had its time. Where the controller does not count it
+	// (CountsTime), whoever knows the time sets this.
 	Late bool
 }
 
@@ -68,13 +68,19 @@ func waitsFor(kind string, statuses []corev1.ContainerStatus) string {
 	return ""
 }
 
+// progressing is the Deployment's own word on its rollout; nil when it has none.
+func progressing(d *appsv1.Deployment) *appsv1.DeploymentCondition {
+	for i := range d.Status.Conditions {
+		if c := &d.Status.Conditions[i]; c.Type == appsv1.DeploymentProgressing {
+			return c
+		}
+	}
+	return nil
+}
+
 // timedOut tells whether the Deployment's controller has waited for its pods for
 // as long as progressDeadlineSeconds says.
 func timedOut(d *appsv1.Deployment) bool {
-	for _, c := range d.Status.Conditions {
-		if c.Type == appsv1.DeploymentProgressing {
-			return c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded"
-		}
-	}
-	return false
+	c := progressing(d)
+	return c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded"
 }

@@ -38,6 +38,10 @@ type Workload struct {
 	Paused   bool
 	// Partition is the first ordinal that a StatefulSet updates.
 	Partition int32
+	// CountsTime is true when the controller counts how long pods take to become
+	// ready. That of a StatefulSet never does, and that of a Deployment only until its
+	// rollout has ended: not for a pod that must start again later.
+	CountsTime bool
 
 	observedGeneration int64
 	statusReplicas     int32
@@ -58,6 +62,8 @@ func FromDeployment(d *appsv1.Deployment) *Workload {
 		updatedReplicas: d.Status.UpdatedReplicas, readyReplicas: d.Status.ReadyReplicas,
 		refusal: refusalOf(d), timedOut: timedOut(d),
 	}
+	c := progressing(d)
+	w.CountsTime = c == nil || c.Reason != "NewReplicaSetAvailable"
 	return w
 }
 
