@@ -27,6 +27,9 @@ type dstackServer struct {
 	networkMode string
 	// forbids sets the variables with which dstack itself refuses.
 	forbids bool
+	// sshProxy is what it is told of an SSH proxy, as the only way in; nil for
+	// nothing.
+	sshProxy *toldOfSSHProxy
 	// permissions are what the operator says of default_permissions.
 	permissions []string
 	// config is the user's own config.yml; empty when there is none yet.
@@ -175,6 +178,12 @@ func (s *dstackServer) environment() []string {
 	}
 	if s.forbids {
 		env = append(env, dstack.EnvForbidDstackInRuns+"=1", dstack.EnvForbidServicesWithoutGateway+"=1")
+	}
+	if s.sshProxy != nil {
+		env = append(env,
+			dstack.EnvSSHProxyAPIToken+"="+s.sshProxy.token,
+			dstack.EnvServerSSHProxyAddress+"="+s.sshProxy.address,
+			dstack.EnvServerSSHProxyEnforced+"=1")
 	}
 	return env
 }

@@ -20,8 +20,9 @@ import (
 	"github.com/dstack-isolation/operator/internal/policy"
 )
 
-// release is one release under test: a server with each delivery, whose
-// questions are recorded.
+// release is one release under test: a server with each delivery, of which
+// withPython is told of an SSH proxy, and one that is told of it without a token.
+// Their questions are recorded.
 type release struct {
 	version   string
 	world     *world
@@ -34,13 +35,14 @@ func (r *release) start(ctx context.Context) {
 	GinkgoHelper()
 	venv, err := pythonEnvironment(ctx, r.version)
 	Expect(err).NotTo(HaveOccurred())
-	r.world = newWorld(GinkgoT().TempDir(), venv, deliveries...)
+	r.world = newWorld(GinkgoT().TempDir(), venv, slices.Concat(deliveries, []string{withoutSSHToken})...)
 	r.world.recorded, r.world.projects = true, []string{base, research}
 	r.world.dstack[withREST].forbids = true
+	r.world.dstack[withPython].sshProxy = &toldOfSSHProxy{sshToken, sshAddress}
 	DeferCleanup(func() { Expect(r.world.stop()).To(Succeed()) })
 	started := time.Now()
 	Expect(r.world.start(ctx)).To(Succeed())
-	progress("dstack %s answers with both deliveries after %s", r.version, time.Since(started).Round(time.Second))
+	progress("%d servers of dstack %s answer after %s", len(r.world.dstack), r.version, time.Since(started).Round(time.Second))
 	r.effective, err = resolve(os.DirFS("testdata/policy"))
 	Expect(err).NotTo(HaveOccurred())
 }
@@ -116,6 +118,7 @@ var _ = Describe("Release", func() {
 				specsOfDelivery(r, server)
 				specsOfFleets(r, server)
 			}
+			specsOfSSHProxy(r)
 			It("refuses what it is told to refuse in all projects, when it is submitted", func() { r.expectForbidden() })
 			It("holds to the default permissions that its config.yml was given", func() { r.expectPermitted() })
 			It("lets the Python plugin read what its process runs with", func() { r.expectAttested() })
@@ -180,7 +183,7 @@ func postAs(user account, path string, body any) answer {
 	return got
 }
 
-// expectForbidden submits, where the policy allows it, what one of two servers was
+// expectForbidden submits, where the policy allows it, what one of the servers was
 // told to refuse.
 func (r *release) expectForbidden() {
 	GinkgoHelper()
@@ -202,8 +205,8 @@ func (r *release) expectForbidden() {
 	}
 }
 
-// expectPermitted asks whether a user may create projects: both servers' config.yml
-// denies it, one by the user's own hand.
+// expectPermitted asks whether a user may create projects: each server's config.yml
+// denies it, on withREST by the hand of the operator.
 func (r *release) expectPermitted() {
 	GinkgoHelper()
 	for server, s := range r.world.dstack {
@@ -221,16 +224,22 @@ func (r *release) expectPermitted() {
 // still there: without them all that depends on them counts as the weakest.
 func (r *release) expectAttested() {
 	GinkgoHelper()
-	_, asked := r.askedPlan(withPython, demoRun("harmless-task"))
-	request, err := policy.Parse(dstack.KindRun, asked.body)
-	Expect(err).NotTo(HaveOccurred())
-	Expect(request.Process).To(HaveValue(MatchFields(IgnoreExtras, Fields{
+	Expect(r.attested(withPython)).To(HaveValue(MatchFields(IgnoreExtras, Fields{
 		"DstackVersion":    Equal(r.version),
 		"JobNetworkMode":   HaveValue(Equal(int(v1alpha1.NetworkModeHostWhenPossible))),
-		"SSHProxyEnforced": HaveValue(BeFalse()),
+		"SSHProxyEnforced": HaveValue(BeTrue()),
 		"Plugins":          HaveExactElements("dstack_isolation:IsolationPlugin"),
 		"Last":             HaveValue(BeTrue()),
 	})))
+}
+
+// attested is what a server's Python plugin says of its process.
+func (r *release) attested(server string) *policy.Process {
+	GinkgoHelper()
+	_, asked := r.askedPlan(server, demoRun("harmless-task"))
+	request, err := policy.Parse(dstack.KindRun, asked.body)
+	Expect(err).NotTo(HaveOccurred())
+	return request.Process
 }
 
 // expectKnownKeys tells of keys that the operator may have to know one day. One

@@ -32,9 +32,12 @@ const (
 	// withPythonOnBridge runs with network mode 3, and is told to refuse what all
 	// policies deny.
 	withPythonOnBridge = "dstack-python-bridge"
+	// withoutSSHToken is told of an SSH proxy whose token is empty.
+	withoutSSHToken = "dstack-python-empty-ssh-token"
 )
 
 var (
+	// allServers are those of the newest release, on which all is tried.
 	allServers = []string{withoutPolicy, withPython, withREST, withPythonOnBridge}
 	// deliveries are the servers on which all must be refused and accepted alike.
 	deliveries = []string{withPython, withREST}
@@ -99,6 +102,7 @@ func newWorld(dir, venv string, names ...string) *world {
 		{name: withPython, plugin: dstack.PluginPython, policy: w.forPython, config: userConfig},
 		{name: withREST, plugin: dstack.PluginREST, policy: w.forREST, permissions: []string{dstack.PermissionCreateProjects + "=false", dstack.PermissionManageSecrets + "=true"}},
 		{name: withPythonOnBridge, plugin: dstack.PluginPython, policy: w.forPython, networkMode: "3", forbids: true},
+		{name: withoutSSHToken, plugin: dstack.PluginPython, policy: w.forPython, config: userConfig, sshProxy: &toldOfSSHProxy{"", sshAddress}},
 	} {
 		if !slices.Contains(names, s.name) {
 			continue
