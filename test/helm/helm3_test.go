@@ -5,6 +5,7 @@ import (
 	. "github.com/onsi/gomega"
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/cli"
 	"helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -62,4 +63,37 @@ func (h helm3) rollback(revision int) error {
 	rollback := action.NewRollback(h.config)
 	rollback.Version = revision
 	return rollback.Run(release)
+}
+
+func (h helm3) installOperator(values map[string]any) []*unstructured.Unstructured {
+	GinkgoHelper()
+	install := action.NewInstall(h.config)
+	install.ReleaseName, install.Namespace = operator, h.namespace
+	r, err := install.Run(h.operatorsChart(), values)
+	Expect(err).NotTo(HaveOccurred())
+	return objectsOf(r.Manifest, h.namespace)
+}
+
+func (h helm3) upgradeOperator(values map[string]any) []*unstructured.Unstructured {
+	GinkgoHelper()
+	upgrade := action.NewUpgrade(h.config)
+	upgrade.Namespace, upgrade.ReuseValues = h.namespace, true
+	r, err := upgrade.Run(operator, h.operatorsChart(), values)
+	Expect(err).NotTo(HaveOccurred())
+	return objectsOf(r.Manifest, h.namespace)
+}
+
+func (h helm3) uninstallOperator() {
+	GinkgoHelper()
+	uninstall := action.NewUninstall(h.config)
+	uninstall.DisableHooks = true
+	_, err := uninstall.Run(operator)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+func (h helm3) operatorsChart() *chart.Chart {
+	GinkgoHelper()
+	c, err := loader.Load(operatorsDir)
+	Expect(err).NotTo(HaveOccurred())
+	return c
 }

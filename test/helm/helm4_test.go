@@ -8,8 +8,10 @@ import (
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/chart/common"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/cli"
 	"helm.sh/helm/v4/pkg/kube"
+	helmrelease "helm.sh/helm/v4/pkg/release"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/dstack-isolation/operator/test/sharing"
@@ -44,13 +46,18 @@ func (h helm4) chart(manifest *unstructured.Unstructured) *chart.Chart {
 }
 
 func (h helm4) install(manifest *unstructured.Unstructured) error {
+	_, err := h.newInstall(release).Run(h.chart(manifest), nil)
+	return err
+}
+
+func (h helm4) newInstall(name string) *action.Install {
+	GinkgoHelper()
 	install := action.NewInstall(h.config)
-	install.ReleaseName, install.Namespace = release, h.namespace
+	install.ReleaseName, install.Namespace = name, h.namespace
 	install.WaitStrategy = kube.HookOnlyStrategy
 	Expect(install.ServerSideApply).To(BeTrue(), "what follows is about Helm's own default")
 	install.ServerSideApply, install.ForceConflicts = !h.clientSide, h.force
-	_, err := install.Run(h.chart(manifest), nil)
-	return err
+	return install
 }
 
 func (h helm4) upgrade(manifest *unstructured.Unstructured) error {
@@ -78,4 +85,42 @@ func (h helm4) rollback(revision int) error {
 	rollback := action.NewRollback(h.config)
 	rollback.Version, rollback.WaitStrategy, rollback.ForceConflicts = revision, kube.HookOnlyStrategy, h.force
 	return rollback.Run(release)
+}
+
+func (h helm4) installOperator(values map[string]any) []*unstructured.Unstructured {
+	GinkgoHelper()
+	r, err := h.newInstall(operator).Run(h.operatorsChart(), values)
+	Expect(err).NotTo(HaveOccurred())
+	return h.objectsOf(r)
+}
+
+func (h helm4) upgradeOperator(values map[string]any) []*unstructured.Unstructured {
+	GinkgoHelper()
+	upgrade := h.newUpgrade()
+	upgrade.ForceConflicts, upgrade.ReuseValues = h.force, true
+	r, err := upgrade.Run(operator, h.operatorsChart(), values)
+	Expect(err).NotTo(HaveOccurred())
+	return h.objectsOf(r)
+}
+
+func (h helm4) uninstallOperator() {
+	GinkgoHelper()
+	uninstall := action.NewUninstall(h.config)
+	uninstall.DisableHooks, uninstall.WaitStrategy = true, kube.HookOnlyStrategy
+	_, err := uninstall.Run(operator)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+func (h helm4) objectsOf(r helmrelease.Releaser) []*unstructured.Unstructured {
+	GinkgoHelper()
+	a, err := helmrelease.NewAccessor(r)
+	Expect(err).NotTo(HaveOccurred())
+	return objectsOf(a.Manifest(), h.namespace)
+}
+
+func (h helm4) operatorsChart() *chart.Chart {
+	GinkgoHelper()
+	c, err := loader.Load(operatorsDir)
+	Expect(err).NotTo(HaveOccurred())
+	return c
 }

@@ -1,6 +1,6 @@
 // Package helm_test lets the user's own chart and the operator share one
-// workload, with the real Helm 3 and Helm 4. A module of its own, so that the
-// operator does not depend on either.
+// workload, with the real Helm 3 and Helm 4, and installs the operator's own chart
+// with both. A module of its own, so that the operator does not depend on either.
 package helm_test
 
 import (
@@ -21,7 +21,7 @@ var (
 
 func TestHelm(t *testing.T) {
 	RegisterFailHandler(Fail)
-	RunSpecs(t, "a workload shared with the user's chart")
+	RunSpecs(t, "charts, by Helm 3 and Helm 4")
 }
 
 var _ = BeforeSuite(func() {
@@ -43,6 +43,11 @@ type helm interface {
 	// replace is an upgrade with --force-replace, which Helm 3 calls --force.
 	replace(manifest *unstructured.Unstructured) error
 	rollback(revision int) error
+
+	// These are about the operator's own chart, and return the release's objects.
+	installOperator(values map[string]any) []*unstructured.Unstructured
+	upgradeOperator(values map[string]any) []*unstructured.Unstructured
+	uninstallOperator()
 }
 
 // template is what a chart has of a manifest.
