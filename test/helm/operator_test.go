@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -43,7 +44,7 @@ var _ = Describe("The operator's own chart", func() {
 			expectThere(ctx, objects)
 			Expect(managerImage(ctx, w)).To(Equal(image + "0.1.0"))
 			server := testkit.MakeServer("main").Namespace(w.Namespace).Obj()
-			Eventually(api.Client.Create).WithArguments(ctx, server).Should(Succeed(), "the API server must know the kinds")
+			Eventually(api.Client.Create).WithArguments(ctx, server).WithTimeout(time.Minute).Should(Succeed(), "the API server must know the kinds")
 
 			By("an upgrade to another image")
 			expectThere(ctx, h.upgradeOperator(map[string]any{"image": map[string]any{"tag": "0.2.0"}}))
@@ -123,6 +124,6 @@ func removeDefinitions(ctx context.Context) {
 		o.SetName(name)
 		Expect(client.IgnoreNotFound(api.Client.Delete(ctx, o))).To(Succeed())
 		Eventually(func() error { return api.Client.Get(ctx, client.ObjectKeyFromObject(o), o.DeepCopy()) }).
-			Should(Satisfy(apierrors.IsNotFound))
+			WithTimeout(time.Minute).Should(Satisfy(apierrors.IsNotFound))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -186,7 +187,7 @@ func clientWith(ctx context.Context, namespace string, rules []rbacv1.PolicyRule
 	// The authorizer sees a new Role a moment later.
 	Eventually(func() error {
 		return c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: testkit.WorkloadName}, (&sharing.Workload{Kind: v1alpha1.WorkloadDeployment}).Object())
-	}).Should(Or(Succeed(), Satisfy(apierrors.IsNotFound)))
+	}).WithTimeout(time.Minute).Should(Or(Succeed(), Satisfy(apierrors.IsNotFound)))
 	return c
 }
 
