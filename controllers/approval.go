@@ -32,38 +32,60 @@ const mostName, mostWhy = 256, 512
 // False means that there are none to apply.
 func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned manifests.Intent) (manifests.Intent, bool, error) {
 	next, moved := r.withNewAddress(p)
-	switch {
-	case moved && p.approves(next):
+	if moved && p.approves(next) {
 		planned, moved = next, false
 		p.takeNewAddress("the change is approved")
-	case !moved:
+	}
+	if !moved {
 		next = planned
 	}
 	if p.server.Spec.Rollout != v1alpha1.RolloutOnApproval {
 		if moved {
-			p.approveNewAddress(next.Revision)
-			p.facts.Pending = r.pending(ctx, p, next)
+			r.awaitApproval(ctx, p, next)
 		}
 		return planned, true, nil
 	}
-	last, found, err := r.approvedLast(ctx, p)
-	if err != nil {
-		return planned, false, err
-	}
-	if _, err := p.workload.Container(last.Container); found && err != nil {
-		found = false // It was approved for a container that has another name now.
-		p.warn("the settings that were approved last are for container %s, which %s has no more: they are not repaired", last.Container, p.workload)
-	}
+	last, found, err := r.approvedForContainer(ctx, p)
 	switch {
-	case !moved && found && last.Revision == planned.Revision, !moved && !found && p.isOwn(planned):
+	case err != nil:
+		return planned, false, err
+	case !moved && p.isApproved(planned, last, found):
 		return planned, true, nil
 	case !moved && p.approves(planned):
 		// Kept before it is applied: who comes after a crash in between goes on.
 		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned, p.token))
 	}
+	r.awaitApproval(ctx, p, next)
+	return last, found, nil
+}
+
+// awaitApproval shows a change that waits.
+func (r *DstackServerReconciler) awaitApproval(ctx context.Context, p *pass, next manifests.Intent) {
 	p.approveNewAddress(next.Revision)
 	p.facts.Pending = r.pending(ctx, p, next)
+}
+
+// approvedForContainer reads the settings that were approved last, if they are for a
+// container that is still there.
+func (r *DstackServerReconciler) approvedForContainer(ctx context.Context, p *pass) (manifests.Intent, bool, error) {
+	last, found, err := r.approvedLast(ctx, p)
+	if err != nil || !found {
+		return last, false, err
+	}
+	if _, gone := p.workload.Container(last.Container); gone != nil {
+		p.warn("the settings that were approved last are for container %s, which %s has no more: they are not repaired", last.Container, p.workload)
+		found = false
+	}
 	return last, found, nil
+}
+
+// isApproved tells whether planned settings are those that were approved last, or,
+// where these are not kept, those that the workload carries.
+func (p *pass) isApproved(planned, last manifests.Intent, found bool) bool {
+	if found {
+		return last.Revision == planned.Revision
+	}
+	return p.isOwn(planned)
 }
 
 // isOwn tells whether the workload carries these settings, as the operator applied

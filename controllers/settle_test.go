@@ -135,7 +135,7 @@ var _ = Describe("Settings that change again every second", func() {
 			w.pass()
 			Expect(w.deployment().Generation).To(Equal(before), "after %d s", i)
 			Expect(w.condition("SettingsApplied")).To(Equal(settling))
-			Expect(w.result.RequeueAfter).To(Equal(min(2, time.Duration(10-i)) * time.Second))
+			Expect(w.result.RequeueAfter).To(Equal(min(2*time.Second, time.Duration(10-i)*time.Second)))
 			w.after(time.Second)
 		}
 		change(w, w.server(), func(s *v1alpha1.DstackServer) {

@@ -318,9 +318,13 @@ func (w *world) proxyObjects() []string {
 		name   string
 		object client.Object
 	}{
-		{sshProxyName, &appsv1.Deployment{}}, {sshProxyName, &corev1.Service{}}, {sshProxyName, &policyv1.PodDisruptionBudget{}},
-		{sshProxyName, &networkingv1.NetworkPolicy{}}, {"isolation-server-main", &corev1.Service{}},
-		{"isolation-ssh-main-token", &corev1.Secret{}}, {"isolation-ssh-main-host-keys", &corev1.Secret{}},
+		{sshProxyName, &appsv1.Deployment{}},
+		{sshProxyName, &corev1.Service{}},
+		{sshProxyName, &policyv1.PodDisruptionBudget{}},
+		{sshProxyName, &networkingv1.NetworkPolicy{}},
+		{"isolation-server-main", &corev1.Service{}},
+		{"isolation-ssh-main-token", &corev1.Secret{}},
+		{"isolation-ssh-main-host-keys", &corev1.Secret{}},
 	} {
 		err := api.Client.Get(context.Background(), w.key(o.name), o.object)
 		Expect(client.IgnoreNotFound(err)).To(Succeed())

@@ -39,19 +39,25 @@ func (r *DstackServerReconciler) observeManagedProxy(ctx context.Context, p *pas
 	if len(addresses) > 0 {
 		finding = r.askSSHProxies(ctx, p, addresses)
 	}
+	return p.judgeManagedProxy(elsewhere, finding, rollout), nil
+}
+
+// judgeManagedProxy says what is most worth to be known of a managed proxy: of its
+// address, of what its pods answer, and of their rollout.
+func (p *pass) judgeManagedProxy(address, answers status.Finding, rollout string) status.Finding {
 	switch {
-	case len(addresses) == 0 && p.facts.Running != nil && p.facts.Running.SSHEnforcedPods > 0:
-		return status.Waiting(v1alpha1.ReasonUnreachable, "no SSH proxy answers, so nobody can log in, and the server stays closed; "+cmp.Or(rollout, "its Service has no address yet")), nil
-	case elsewhere.Reason != "":
-		return elsewhere, nil
-	case !isTrue(finding) && rollout == "":
-		return finding, nil
+	case answers.Reason == v1alpha1.ReasonRollingOut && p.facts.Running != nil && p.facts.Running.SSHEnforcedPods > 0:
+		return status.Waiting(v1alpha1.ReasonUnreachable, "no SSH proxy answers, so nobody can log in, and the server stays closed; "+cmp.Or(rollout, "its Service has no address yet"))
+	case address.Reason != "":
+		return address
+	case !isTrue(answers) && rollout == "":
+		return answers
 	case rollout != "":
-		return status.Waiting(v1alpha1.ReasonRollingOut, rollout), nil
+		return status.Waiting(v1alpha1.ReasonRollingOut, rollout)
 	case p.ssh.behind:
-		return status.Waiting(v1alpha1.ReasonTokenMismatch, "the token was changed: running SSH proxies keep the earlier one until every server pod has the new one; those pods that have it refuse logins until then"), nil
+		return status.Waiting(v1alpha1.ReasonTokenMismatch, "the token was changed: running SSH proxies keep the earlier one until every server pod has the new one; those pods that have it refuse logins until then")
 	}
-	return finding, nil
+	return answers
 }
 
 // askSSHProxies asks every address for its banner.

@@ -68,7 +68,7 @@ func keyedDigest(secret, what string, of []byte) string {
 // there is none, and never changed; the user's is only read.
 func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, generate func() ([]byte, error)) ([]byte, error) {
 	var secret corev1.Secret
-	ours := ref.Name == manifests.SSHTokenSecretName(server.Name) || ref.Name == manifests.SSHHostKeysSecretName(server.Name)
+	ours := ofOperators(server, ref)
 	if ours && server.Spec.SSHProxy.Managed == nil {
 		return nil, fmt.Errorf("spec.sshProxy.external.tokenSecretRef names Secret %s, which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that: %w", ref.Name, errSecretInvalid)
 	}
@@ -77,16 +77,7 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 		err = r.reclaim(ctx, &secret) // It was left to the pods of an earlier proxy.
 	}
 	if apierrors.IsNotFound(err) && ours {
-		var value []byte
-		if value, err = generate(); err != nil {
-			return nil, err
-		}
-		secret = corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: ref.Name, Labels: manifests.SSHLabels(server)},
-			Immutable:  ptr.To(true),
-			Data:       map[string][]byte{ref.Key: value},
-		}
-		err = r.Client.Create(ctx, &secret, client.FieldOwner("dstack-isolation-manager"))
+		err = r.makeSSHSecret(ctx, server, ref, &secret, generate)
 	}
 	switch {
 	case err != nil && !apierrors.IsNotFound(err):
@@ -98,6 +89,25 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 	default:
 		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: create it, or mend spec.sshProxy: %w", ref.Key, ref.Name, errSecretInvalid)
 	}
+}
+
+// ofOperators tells whether a Secret has the name of one that the operator makes.
+func ofOperators(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) bool {
+	return ref.Name == manifests.SSHTokenSecretName(server.Name) || ref.Name == manifests.SSHHostKeysSecretName(server.Name)
+}
+
+// makeSSHSecret makes a Secret that is never changed.
+func (r *DstackServerReconciler) makeSSHSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, secret *corev1.Secret, generate func() ([]byte, error)) error {
+	value, err := generate()
+	if err != nil {
+		return err
+	}
+	*secret = corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: ref.Name, Labels: manifests.SSHLabels(server)},
+		Immutable:  ptr.To(true),
+		Data:       map[string][]byte{ref.Key: value},
+	}
+	return r.Client.Create(ctx, secret, client.FieldOwner("dstack-isolation-manager"))
 }
 
 // retireOwnToken deletes the token of the operator's own once the user's is in use

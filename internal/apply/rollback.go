@@ -21,29 +21,34 @@ import (
 // set resources does to all containers. What a manifest declares is a wish: what was
 // applied from the server's side, and what client-side apply remembers.
 type undoing struct {
-	// rollers are the managers who have put earlier settings back. There are none where
-	// the operator owns nothing: then the settings are somebody's manifest's.
-	rollers []string
-	// wishing are the managers whose fields a manifest declares.
-	wishing []string
+	// rolled are the fields of those who have put earlier settings back; none where the
+	// operator owns nothing: then the settings are somebody's manifest's.
+	rolled *fieldpath.Set
+	// written are fields that somebody wrote without declaring them, wished those that
+	// a manifest declares. One name may have both, as kubectl has.
+	written, wished *fieldpath.Set
 	// hopeless is true once conflicts are left that leaving out does not solve.
 	hopeless bool
-	// needed is true once nothing but such conflicts are left.
+	// needed is true once nothing but excused conflicts are left.
 	needed bool
 }
 
 // newUndoing looks at who owns what in a workload.
 func newUndoing(w *workload.Workload) *undoing {
-	u := &undoing{}
+	u := &undoing{rolled: fieldpath.NewSet(), written: fieldpath.NewSet(), wished: fieldpath.NewSet()}
 	declared := strings.Contains(w.Meta.Annotations[corev1.LastAppliedConfigAnnotation], v1alpha1.Group+"/")
+	owns := Owns(w)
 	for i := range w.Meta.ManagedFields {
 		entry := &w.Meta.ManagedFields[i]
+		fields := fieldsOf(entry)
 		switch {
 		case entry.Manager == WorkloadManager || entry.Subresource != "":
 		case entry.Operation != metav1.ManagedFieldsOperationUpdate || declared:
-			u.wishing = append(u.wishing, entry.Manager)
-		case Owns(w) && fieldsOf(entry).Has(revisionPath()):
-			u.rollers = append(u.rollers, entry.Manager)
+			u.wished = u.wished.Union(fields)
+		case owns && fields.Has(revisionPath()):
+			u.rolled, u.written = u.rolled.Union(fields), u.written.Union(fields)
+		default:
+			u.written = u.written.Union(fields)
 		}
 	}
 	return u
@@ -52,10 +57,17 @@ func newUndoing(w *workload.Workload) *undoing {
 // excuse leaves the conflicts that are somebody's wish.
 func (u *undoing) excuse(found []Conflict) []Conflict {
 	left := slices.DeleteFunc(slices.Clone(found), func(c Conflict) bool {
-		return !slices.Contains(u.wishing, c.Manager) && (slices.Contains(u.rollers, c.Manager) || c.ofOursAlone())
+		return !has(u.wished, c.Field) && (has(u.rolled, c.Field) || c.ofOursAlone() && has(u.written, c.Field))
 	})
 	u.needed = len(left) == 0
 	return left
+}
+
+// has tells whether a set has the field that the API server names in a conflict.
+func has(set *fieldpath.Set, field string) bool {
+	found := false
+	set.Iterate(func(p fieldpath.Path) { found = found || p.String() == field })
+	return found
 }
 
 // ofOursAlone tells whether a conflict is about a field that nobody but the operator

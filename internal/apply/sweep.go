@@ -39,54 +39,59 @@ func (r remains) empty() bool {
 // nothing.
 func (u *undoing) remains(w *workload.Workload, wanted *manifests.Intent) remains {
 	r := remains{env: map[string][]string{}, mounts: map[string][]string{}}
-	if len(u.rollers) == 0 {
+	if u.rolled.Empty() {
 		return r
 	}
-	has := map[string]bool{}
-	if wanted != nil {
-		for _, item := range wanted.InPlace() {
-			has[item.Name] = true
-		}
-	}
+	has := wantedItems(wanted)
 	for key := range w.Template.Annotations {
 		if strings.HasPrefix(key, v1alpha1.Group+"/") && !has["annotation "+key] {
 			r.annotations = append(r.annotations, key)
 		}
 	}
 	for i := range w.Template.Spec.Volumes {
-		if v := w.Template.Spec.Volumes[i].Name; (v == manifests.ConfigVolume || v == manifests.PluginVolume) && !has["volume "+v] {
+		if v := w.Template.Spec.Volumes[i].Name; volumeOfOurs(v) && !has["volume "+v] {
 			r.volumes = append(r.volumes, v)
 		}
 	}
-	theirs := u.put(w)
+	r.inject = w.Injected() != nil && !has["initContainer "+workload.InjectContainer]
 	for i := range w.Template.Spec.Containers {
 		c := &w.Template.Spec.Containers[i]
-		target := wanted != nil && c.Name == wanted.Container
-		for _, e := range c.Env {
-			if ofOurs(&e) && !(target && has[e.Name]) && theirs.Has(itemPath(c.Name, e.Name)) {
-				r.env[c.Name] = append(r.env[c.Name], e.Name)
-			}
-		}
-		for _, m := range c.VolumeMounts {
-			ours := m.Name == manifests.ConfigVolume || m.Name == manifests.PluginVolume
-			if ours && !(target && has["volumeMount "+m.MountPath]) {
-				r.mounts[c.Name] = append(r.mounts[c.Name], m.MountPath)
-			}
+		if wanted != nil && c.Name == wanted.Container {
+			r.lookAt(c, has, u.rolled)
+		} else {
+			r.lookAt(c, nil, u.rolled)
 		}
 	}
-	r.inject = w.Injected() != nil && !has["initContainer "+workload.InjectContainer]
 	return r
 }
 
-// put is what those who rolled back have put into the workload.
-func (u *undoing) put(w *workload.Workload) *fieldpath.Set {
-	theirs := fieldpath.NewSet()
-	for i := range w.Meta.ManagedFields {
-		if entry := &w.Meta.ManagedFields[i]; slices.Contains(u.rollers, entry.Manager) {
-			theirs = theirs.Union(fieldsOf(entry))
+// wantedItems are the names of an intent's items.
+func wantedItems(wanted *manifests.Intent) map[string]bool {
+	has := map[string]bool{}
+	if wanted != nil {
+		for _, item := range wanted.InPlace() {
+			has[item.Name] = true
 		}
 	}
-	return theirs
+	return has
+}
+
+// lookAt finds what of a container remains, beside what it is to have.
+func (r *remains) lookAt(c *corev1.Container, has map[string]bool, theirs *fieldpath.Set) {
+	for _, e := range c.Env {
+		if ofOurs(&e) && !has[e.Name] && theirs.Has(itemPath(c.Name, e.Name)) {
+			r.env[c.Name] = append(r.env[c.Name], e.Name)
+		}
+	}
+	for _, m := range c.VolumeMounts {
+		if volumeOfOurs(m.Name) && !has["volumeMount "+m.MountPath] {
+			r.mounts[c.Name] = append(r.mounts[c.Name], m.MountPath)
+		}
+	}
+}
+
+func volumeOfOurs(name string) bool {
+	return name == manifests.ConfigVolume || name == manifests.PluginVolume
 }
 
 // ofOurs tells whether a variable is one that the operator sets.

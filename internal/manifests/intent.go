@@ -18,7 +18,7 @@ import (
 )
 
 // Intent is what the operator wants to own in the user's workload, and nothing
-// else. It is applied without force.
+// else. It is applied without force, but to undo a rollback.
 type Intent struct {
 	// Workload as it was read; its uid and resourceVersion go into the intent, so
 	// that no other object and no later version is changed.

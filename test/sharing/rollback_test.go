@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -59,6 +60,36 @@ func rollbackSpecs(m mode, workload func() *sharing.Workload) {
 		w.ExpectUsersOwn(w.Manifest())
 	})
 
+	It("leaves nothing that only the earlier settings had", func() {
+		w := workload()
+		w.Forbidden = nil
+		w.Put()
+		keepRevision(w, 3)
+		rollBack(w)
+		Expect(w.Value(dstack.EnvForbidDstackInRuns)).To(Equal("1"))
+		w.Put()
+		w.ExpectShared(w.Manifest())
+		w.Release()
+		w.ExpectUsersOwn(w.Manifest())
+	})
+
+	It("to settings of before a release is given back too", func() {
+		w := workload()
+		w.Release()
+		keepRevision(w, 3)
+		rollBack(w)
+		w.Put()
+		w.Release()
+		w.ExpectUsersOwn(w.Manifest())
+	})
+
+	It("that is given back at once leaves nothing either", func() {
+		w := workload()
+		rollBack(w)
+		w.Release()
+		w.ExpectUsersOwn(w.Manifest())
+	})
+
 	It("does not excuse what somebody sets after it", func() {
 		w := workload()
 		rollBack(w)
@@ -71,11 +102,11 @@ func rollbackSpecs(m mode, workload func() *sharing.Workload) {
 	})
 
 	It("does not excuse what the user's manifest declares", func() {
-		if m.manager == rollbackManager {
-			Skip("the user applies and rolls back by one name, and the operator does not tell the two apart")
-		}
 		w := workload()
 		forbidden := w.Forbidden
+		if m.serverSide && !slices.Contains(m.flags, "--force-conflicts") {
+			m.flags = append(slices.Clone(m.flags), "--force-conflicts") // Without, the user's apply is refused.
+		}
 		m.apply(w, w.Manifest(sharing.Env(mode, "2")))
 		w.Forbidden = nil
 		w.Put()
