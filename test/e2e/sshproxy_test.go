@@ -132,6 +132,7 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 	})
 
 	It("is given back, the proxy last", func() {
+		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed} // With a token of the operator's own again.
 		s.isolate()
 		config := s.configFile()
 		held := always(100*time.Millisecond, s.reliesOnNoProxy)

@@ -188,7 +188,7 @@ func (s *site) proxyWithoutSecrets() string {
 	}
 	for i := range proxies {
 		for name, o := range map[string]client.Object{
-			"isolation-ssh-main-token": &corev1.Secret{}, "isolation-ssh-main-host-keys": &corev1.Secret{}, "isolation-ssh-main": &corev1.Service{},
+			tokenSecret(&proxies[i].Spec): &corev1.Secret{}, "isolation-ssh-main-host-keys": &corev1.Secret{}, "isolation-ssh-main": &corev1.Service{},
 		} {
 			if err := cluster.Get(context.Background(), client.ObjectKey{Namespace: s.namespace, Name: name}, o); err == nil {
 				continue
