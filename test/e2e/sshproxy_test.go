@@ -193,17 +193,15 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 	It("is told of it again at once after a rollback", func() {
 		s.sshProxy = &v1alpha1.SSHProxy{Managed: managed}
 		s.isolate()
-		for _, undo := range [][]string{nil, {"--to-revision=1"}} {
-			s.kubectl(append([]string{"rollout", "undo", "deployment/dstack-server"}, undo...)...)
-			Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(soon).WithPolling(50 * time.Millisecond).
-				Should(HavePrefix("False/RemovedBy: "))
-			s.waitReady("main")
-			Expect(s.told()).To(ConsistOf(sshVariables))
-			last := s.dstackServer(Default, "main").Status.LastRemoval
-			Expect(last.RestoredAt).NotTo(BeNil())
-			Expect(last.Runs).NotTo(BeNil(), "the server must be asked for the runs of the gap")
-			s.expectIsolated()
-		}
+		s.kubectl("rollout", "undo", "deployment/dstack-server")
+		Eventually(s.serverCondition(v1alpha1.ConditionSettingsApplied)).WithTimeout(soon).WithPolling(50 * time.Millisecond).
+			Should(HavePrefix("False/RemovedBy: "))
+		s.waitReady("main")
+		Expect(s.told()).To(ConsistOf(sshVariables))
+		last := s.dstackServer(Default, "main").Status.LastRemoval
+		Expect(last.RestoredAt).NotTo(BeNil())
+		Expect(last.Runs).NotTo(BeNil(), "the server must be asked for the runs of the gap")
+		s.expectIsolated()
 		config := s.configFile()
 		s.kubectl("delete", "dstackserver", "main", "--timeout=180s")
 		s.expectGivenBack("main", config)
