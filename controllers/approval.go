@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -69,6 +68,9 @@ func (r *DstackServerReconciler) awaitApproval(ctx context.Context, p *pass, nex
 // container that is still there.
 func (r *DstackServerReconciler) approvedForContainer(ctx context.Context, p *pass) (manifests.Intent, bool, error) {
 	last, found, err := r.approvedLast(ctx, p)
+	if p.approved.problem != nil {
+		p.warn("in ConfigMap %s, %s: a drift of them is not repaired", manifests.ApprovedName(p.server.Name), p.approved.problem)
+	}
 	if err != nil || !found {
 		return last, false, err
 	}
@@ -103,27 +105,36 @@ func (p *pass) approvingCommand(revision string) string {
 	return fmt.Sprintf("kubectl -n %s annotate --overwrite dstackserver %s %s=%s", p.server.Namespace, p.server.Name, v1alpha1.AnnotationApprove, revision)
 }
 
-// approvedLast reads the settings that were approved last. It is not read from the
-// cache, which might still have those before.
+// approvedSettings are those that were approved last, as a pass has read them.
+type approvedSettings struct {
+	read  bool
+	last  manifests.Intent
+	found bool
+	// problem is why what is kept counts for nothing.
+	problem error
+}
+
+// approvedLast reads the settings that were approved last, once a pass. They are not
+// read from the cache, which might still have those before.
 func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (manifests.Intent, bool, error) {
+	if p.approved.read {
+		return p.approved.last, p.approved.found, nil
+	}
 	var c corev1.ConfigMap
 	name := manifests.ApprovedName(p.server.Name)
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: name}, &c)
-	switch {
-	case apierrors.IsNotFound(err):
-		return manifests.Intent{}, false, nil
-	case err != nil:
+	if client.IgnoreNotFound(err) != nil {
 		return manifests.Intent{}, false, fmt.Errorf("read ConfigMap %s: %w", name, err)
-	case c.Labels[manifests.LabelServerUID] != string(p.server.UID):
+	}
+	p.approved.read = true
+	if err != nil || c.Labels[manifests.LabelServerUID] != string(p.server.UID) {
 		// One of an object of this name that is gone approves nothing.
 		return manifests.Intent{}, false, nil
 	}
 	in := manifests.SettingsInput{Server: p.server, Workload: p.workload, Container: p.container, Files: r.Plugin, Options: r.options(p)}
-	last, problem := manifests.ReadApproved(c.Data, in, p.token)
-	if problem != nil {
-		p.warn("in ConfigMap %s, %s: a drift of them is not repaired", name, problem)
-	}
-	return last, problem == nil, nil
+	p.approved.last, p.approved.problem = manifests.ReadApproved(c.Data, in, p.token)
+	p.approved.found = p.approved.problem == nil
+	return p.approved.last, p.approved.found, nil
 }
 
 // sayPending lets a change that waits speak for settings that are well otherwise.

@@ -63,14 +63,18 @@ func (r *DstackServerReconciler) readHidden(ctx context.Context, p *pass) error 
 // without it: a process reads its environment at its start, and a key that is taken
 // out of an object restarts nothing.
 func (r *DstackServerReconciler) rememberHidden(p *pass) {
-	const most = 16
 	now := metav1.NewTime(r.Clock.Now())
 	p.facts.Hidden = nil
+	// One entry a variable: there are fewer of them than the status may hold.
+	known := map[string]bool{}
 	for _, h := range p.hidden {
-		p.facts.Hidden = append(p.facts.Hidden, v1alpha1.HiddenVariable{Name: h.variable, Source: h.source})
+		if !known[h.variable] {
+			known[h.variable] = true
+			p.facts.Hidden = append(p.facts.Hidden, v1alpha1.HiddenVariable{Name: h.variable, Source: h.source})
+		}
 	}
 	for _, before := range p.server.Status.HiddenVariables {
-		if slices.ContainsFunc(p.hidden, func(h hidden) bool { return h.variable == before.Name && h.source == before.Source }) {
+		if known[before.Name] {
 			continue
 		}
 		if before.GoneAt == nil {
@@ -81,7 +85,6 @@ func (r *DstackServerReconciler) rememberHidden(p *pass) {
 			p.hidden = append(p.hidden, hidden{before.Name, before.Source, true})
 		}
 	}
-	p.facts.Hidden = p.facts.Hidden[:min(len(p.facts.Hidden), most)]
 }
 
 // startedBefore tells whether a container of that name runs in any of the pods that
@@ -169,9 +172,9 @@ func (p *pass) hiddenSetting() status.Finding {
 func (p *pass) startedWithHidden(h hidden) status.Finding {
 	reason, effect := v1alpha1.ReasonSettingHidden, ""
 	if h.variable == dstack.EnvConfigDisabled {
-		reason, effect = v1alpha1.ReasonConfigDisabled, " and may have loaded no plugin"
+		reason, effect = v1alpha1.ReasonConfigDisabled, ", and have loaded no plugin"
 	}
 	return status.Stuck(reason, fmt.Sprintf(
-		"a server pod started while %s came from %s by envFrom%s: restart the pods (kubectl -n %s rollout restart %s/%s)",
+		"a server pod may have started while %s came from %s by envFrom%s: restart the pods (kubectl -n %s rollout restart %s/%s)",
 		h.variable, h.source, effect, p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name))
 }

@@ -39,6 +39,8 @@ type pass struct {
 	// clash is what a config.yml lacks over which no copy can be mounted.
 	clash status.Finding
 	ssh   sshPass
+	// approved are the settings that were approved last, once they are read.
+	approved approvedSettings
 	// repairs is true when what somebody has taken out is put back in this pass.
 	repairs bool
 	// hidden are variables of the server that come by envFrom.

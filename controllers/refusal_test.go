@@ -231,7 +231,7 @@ var _ = Describe("A variable that comes by envFrom", func() {
 		w.nextSecond()
 		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { delete(c.Data, dstack.EnvServerSSHProxyEnforced) })
 		w.settle()
-		const still = "SettingsApplied=False SettingHidden: a server pod started while DSTACK_SERVER_SSHPROXY_ENFORCED came from " +
+		const still = "SettingsApplied=False SettingHidden: a server pod may have started while DSTACK_SERVER_SSHPROXY_ENFORCED came from " +
 			"key DSTACK_SERVER_SSHPROXY_ENFORCED of ConfigMap settings by envFrom: restart the pods (kubectl -n NS rollout restart deployment/dstack-server)"
 		Expect(w.condition("SettingsApplied")).To(Equal(still))
 		w.restart()
@@ -278,8 +278,8 @@ var _ = Describe("A variable that comes by envFrom", func() {
 		w.nextSecond()
 		change(w, get(w, "settings", &corev1.ConfigMap{}), func(c *corev1.ConfigMap) { delete(c.Data, dstack.EnvConfigDisabled) })
 		w.settle()
-		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ConfigDisabled: a server pod started while DSTACK_SERVER_CONFIG_DISABLED came from " +
-			"key DSTACK_SERVER_CONFIG_DISABLED of ConfigMap settings by envFrom and may have loaded no plugin: restart the pods (kubectl -n NS rollout restart deployment/dstack-server)"))
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ConfigDisabled: a server pod may have started while DSTACK_SERVER_CONFIG_DISABLED came from " +
+			"key DSTACK_SERVER_CONFIG_DISABLED of ConfigMap settings by envFrom, and have loaded no plugin: restart the pods (kubectl -n NS rollout restart deployment/dstack-server)"))
 		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=False SettingsNotRunning: "))
 		w.nextSecond()
 		w.roll("dstack-server-0")

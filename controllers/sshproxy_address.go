@@ -108,8 +108,11 @@ func usable(hosts []string) string {
 // answer. Such a change restarts the server, and comes from outside of what anybody
 // here wrote, so it waits for approval whatever spec.rollout says.
 func (r *DstackServerReconciler) withNewAddress(p *pass) (manifests.Intent, bool) {
+	if p.ssh.movedTo == "" || !p.ssh.answers {
+		return manifests.Intent{}, false
+	}
 	in := r.settingsInput(p)
-	if p.ssh.movedTo == "" || !p.ssh.answers || in.SSH == nil {
+	if in.SSH == nil {
 		return manifests.Intent{}, false
 	}
 	told := *in.SSH

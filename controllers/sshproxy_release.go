@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -80,7 +81,8 @@ func (r *DstackServerReconciler) stillRelies(p *pass) status.Finding {
 
 // leftOfSSHProxy tells whether any object of a managed proxy is there.
 func (r *DstackServerReconciler) leftOfSSHProxy(ctx context.Context, server *v1alpha1.DstackServer) (bool, error) {
-	for _, o := range append(append(sshSecrets(server), sshEntrances(server)...), sshProcesses(server)...) {
+	// Secrets last: they are not cached.
+	for _, o := range slices.Concat(sshProcesses(server), sshEntrances(server), sshSecrets(server)) {
 		reader := client.Reader(r.Client)
 		if _, secret := o.(*corev1.Secret); secret {
 			reader = r.Live
@@ -97,35 +99,33 @@ func (r *DstackServerReconciler) leftOfSSHProxy(ctx context.Context, server *v1a
 
 // sshSecrets are the Secrets that the operator makes for a managed proxy.
 func sshSecrets(server *v1alpha1.DstackServer) []client.Object {
-	return inNamespace(server, map[string]client.Object{
-		manifests.SSHTokenSecretName(server.Name):    &corev1.Secret{},
-		manifests.SSHHostKeysSecretName(server.Name): &corev1.Secret{},
-	})
+	return []client.Object{
+		objectNamed(server, manifests.SSHTokenSecretName(server.Name), &corev1.Secret{}),
+		objectNamed(server, manifests.SSHHostKeysSecretName(server.Name), &corev1.Secret{}),
+	}
 }
 
 // sshEntrances are by what its sessions come in and out.
 func sshEntrances(server *v1alpha1.DstackServer) []client.Object {
 	name := manifests.SSHProxyName(server.Name)
-	return append(inNamespace(server, map[string]client.Object{
-		name: &corev1.Service{}, manifests.ServerServiceName(server.Name): &corev1.Service{},
-	}), inNamespace(server, map[string]client.Object{name: &networkingv1.NetworkPolicy{}})...)
+	return []client.Object{
+		objectNamed(server, name, &corev1.Service{}),
+		objectNamed(server, manifests.ServerServiceName(server.Name), &corev1.Service{}),
+		objectNamed(server, name, &networkingv1.NetworkPolicy{}),
+	}
 }
 
 // sshProcesses are what keeps its pods.
 func sshProcesses(server *v1alpha1.DstackServer) []client.Object {
 	name := manifests.SSHProxyName(server.Name)
-	return append(inNamespace(server, map[string]client.Object{name: &policyv1.PodDisruptionBudget{}}),
-		inNamespace(server, map[string]client.Object{name: &appsv1.Deployment{}})...)
+	return []client.Object{objectNamed(server, name, &policyv1.PodDisruptionBudget{}), objectNamed(server, name, &appsv1.Deployment{})}
 }
 
-func inNamespace(server *v1alpha1.DstackServer, objects map[string]client.Object) []client.Object {
-	var all []client.Object
-	for name, o := range objects {
-		o.SetNamespace(server.Namespace)
-		o.SetName(name)
-		all = append(all, o)
-	}
-	return all
+// objectNamed is an object of a server's namespace by name alone.
+func objectNamed(server *v1alpha1.DstackServer, name string, o client.Object) client.Object {
+	o.SetNamespace(server.Namespace)
+	o.SetName(name)
+	return o
 }
 
 // deleteSSHProxy deletes a managed SSH proxy and what belongs to it, but for what is
@@ -143,7 +143,7 @@ func (r releaser) deleteSSHProxy(ctx context.Context, server *v1alpha1.DstackSer
 	for _, pod := range workload.Live(pods.Items) {
 		owners = append(owners, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID})
 	}
-	for _, o := range append(sshEntrances(server), sshSecrets(server)...) {
+	for _, o := range slices.Concat(sshEntrances(server), sshSecrets(server)) {
 		switch {
 		case kept != nil && kept(o):
 			continue

@@ -64,7 +64,7 @@ func (a *Applier) Settings(ctx context.Context, intent manifests.Intent) (Result
 	if err := a.apply(ctx, send.Config(), undo.options()...); err != nil {
 		return refused(intent, send, conflicts, err)
 	}
-	if left := undo.remains(intent.Workload, &send); !left.empty() {
+	if left := undo.remains(intent.Workload, &intent); !left.empty() {
 		if err := a.sweep(ctx, intent.Workload, left); err != nil {
 			return Result{}, err
 		}

@@ -101,6 +101,21 @@ func rollbackSpecs(m mode, workload func() *sharing.Workload) {
 		Expect(w.Value(dstack.EnvForbidDstackInRuns)).To(Equal("1"))
 	})
 
+	It("takes nothing out that is wanted and that somebody else sets", func() {
+		w := workload()
+		w.Mode = v1alpha1.NetworkModeHostWhenPossible
+		w.Put()
+		keepRevision(w, 3)
+		rollBack(w)
+		Expect(w.Value(mode)).To(Equal("3"))
+		Expect(kubectl(w, nil, "set", "env", resource(w), mode+"=1").exit).To(BeZero())
+		w.Mode = v1alpha1.NetworkModeBridge
+		r := w.Put()
+		Expect(r.Conflicts).To(HaveLen(1))
+		Expect(r.Conflicts[0].String()).To(Equal("DSTACK_SERVER_JOB_NETWORK_MODE is set by kubectl-set"))
+		Expect(w.Value(mode)).To(Equal("1"))
+	})
+
 	It("does not excuse what the user's manifest declares", func() {
 		w := workload()
 		forbidden := w.Forbidden

@@ -112,7 +112,7 @@ var situations = []situation{
 	{"RB", "somebody rolls the workload back, to earlier settings of ours or to none: ours of now come back", []string{
 		rolledBack + "by kubectl rollout undo is undone by the next pass, and is no conflict", rolledBack + "does not excuse what somebody sets after it",
 		rolledBack + "leaves nothing that only the earlier settings had", rolledBack + "to settings of before a release is given back too",
-		rolledBack + "that is given back at once leaves nothing either",
+		rolledBack + "that is given back at once leaves nothing either", rolledBack + "takes nothing out that is wanted and that somebody else sets",
 		rolledBack + "does not excuse what the user's manifest declares",
 		removal + missed + "as kubectl rollout undo does", removal + missed + "as kubectl rollout undo does to an older image",
 		removal + "are remembered by a manager that dies before it has put them back",
