@@ -127,8 +127,8 @@ func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (man
 		return manifests.Intent{}, false, fmt.Errorf("read ConfigMap %s: %w", name, err)
 	}
 	p.approved.read = true
-	if err != nil || c.Labels[manifests.LabelServerUID] != string(p.server.UID) {
-		// One of an object of this name that is gone approves nothing.
+	if c.Labels[manifests.LabelServerUID] != string(p.server.UID) {
+		// There is none, or one of an object of this name that is gone: it approves nothing.
 		return manifests.Intent{}, false, nil
 	}
 	in := manifests.SettingsInput{Server: p.server, Workload: p.workload, Container: p.container, Files: r.Plugin, Options: r.options(p)}
