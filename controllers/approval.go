@@ -22,9 +22,6 @@ import (
 // countRunsEvery is how often the active runs are counted that a change waits for.
 const countRunsEvery = 5 * time.Minute
 
-// mostName and mostWhy are how long the API allows the texts of a change to be.
-const mostName, mostWhy = 256, 512
-
 // approve decides which settings are applied: those that are planned, or, while
 // they wait for approval, those that were approved last, so that a drift of these is
 // repaired. What was applied while spec.rollout was Automatic counts as approved.
@@ -188,13 +185,13 @@ func (r *DstackServerReconciler) countedRuns(ctx context.Context, p *pass, revis
 	if before := p.server.Status.PendingChange; before != nil && before.Revision == revision {
 		known = before.ActiveRuns
 	}
-	if last, ok := r.counted.Load(p.server.UID); ok && last.(counting).revision == revision {
-		if left := last.(counting).at.Add(countRunsEvery).Sub(now); left > 0 {
+	if last := p.memory.counted; last.revision == revision {
+		if left := last.at.Add(countRunsEvery).Sub(now); left > 0 {
 			p.wakeAfter(left)
 			return known
 		}
 	}
-	r.counted.Store(p.server.UID, counting{revision, now})
+	p.memory.counted = counting{revision, now}
 	p.wakeAfter(countRunsEvery)
 	if runs := r.activeRuns(ctx, p); runs != nil {
 		return runs
@@ -230,7 +227,7 @@ func (p *pass) changes(planned manifests.Intent) []v1alpha1.PendingItem {
 	var items []v1alpha1.PendingItem
 	wanted := map[string]bool{}
 	add := func(name string, action v1alpha1.ChangeAction) {
-		items = append(items, v1alpha1.PendingItem{Name: clipTo(name, mostName), Action: action, Why: clipTo(p.why(name), mostWhy)})
+		items = append(items, v1alpha1.PendingItem{Name: name, Action: action, Why: p.why(name)})
 	}
 	for _, item := range planned.InPlace() {
 		wanted[item.Name] = true
@@ -245,8 +242,7 @@ func (p *pass) changes(planned manifests.Intent) []v1alpha1.PendingItem {
 	for _, name := range p.dropped(wanted) {
 		add(name, v1alpha1.ChangeRemove)
 	}
-	const most = 32
-	return items[:min(len(items), most)]
+	return items
 }
 
 // dropped names what is the operator's in the workload and not wanted any more.

@@ -39,21 +39,19 @@ type mountedConfig struct {
 func (r *DstackServerReconciler) lookAtConfig(ctx context.Context, p *pass) error {
 	source := workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume)
 	if !source.Clash || source.Mount.SubPathExpr != "" {
-		r.configs.Delete(p.server.UID)
+		p.memory.config = nil
 		return nil
 	}
 	file := p.workload.MountedFile(source.Mount)
 	about := fmt.Sprintf("%+v %v %s %d %q", file, p.permissions(), p.server.Spec.PolicyPlugin.Delivery, p.workload.Meta.Generation, p.server.Annotations[v1alpha1.AnnotationConfigNamesPlugin])
 	now := r.Clock.Now()
-	found, _ := r.configs.Load(p.server.UID)
-	config, known := found.(mountedConfig)
-	if age := now.Sub(config.at); !known || config.about != about || age < 0 || age >= readConfigEvery {
-		config = mountedConfig{about: about, at: now}
-		if err := r.judgeConfig(ctx, p, file, &config); err != nil {
-			r.configs.Delete(p.server.UID)
+	config := p.memory.config
+	if config == nil || config.about != about || now.Before(config.at) || now.Sub(config.at) >= readConfigEvery {
+		p.memory.config, config = nil, &mountedConfig{about: about, at: now}
+		if err := r.judgeConfig(ctx, p, file, config); err != nil {
 			return err
 		}
-		r.configs.Store(p.server.UID, config)
+		p.memory.config = config
 	}
 	p.wakeAfter(readConfigEvery - now.Sub(config.at))
 	p.clash = config.clash

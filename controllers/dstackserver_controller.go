@@ -56,17 +56,8 @@ const DefaultInjectionDeadline = 5 * time.Minute
 type DstackServerReconciler struct {
 	Config
 	applier *apply.Applier
-	windows windows
-	// configs has a mountedConfig for the uid of each server that needs one.
-	configs sync.Map
-	// counted has a counting for the uid of each server of which a change waits.
-	counted sync.Map
-	// verdicts are what server processes made of the SSH proxy's token.
-	verdicts verdicts
-	// dropped has the uids of servers of which no managed SSH proxy is left.
-	dropped sync.Map
-	// retired has the uids of servers of which no token of the operator's own is left.
-	retired sync.Map
+	// memories has a *memory for the uid of each server.
+	memories sync.Map
 }
 
 // NewDstackServerReconciler returns a reconciler of DstackServers.
@@ -81,17 +72,13 @@ func NewDstackServerReconciler(c Config) *DstackServerReconciler {
 // step that fails stops the writes after it, never the status.
 func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1.DstackServer) (reconcile.Result, error) {
 	p := newPass(server)
+	p.memory = r.remember(server.UID)
 	var err error
 	if server.DeletionTimestamp != nil {
 		done, finalizeErr := r.finalize(ctx, p)
 		if done {
 			r.Resolver.Forget(client.ObjectKeyFromObject(server))
-			r.windows.forget(server.UID)
-			r.configs.Delete(server.UID)
-			r.counted.Delete(server.UID)
-			r.verdicts.forget(server.UID)
-			r.dropped.Delete(server.UID)
-			r.retired.Delete(server.UID)
+			r.memories.Delete(server.UID)
 			return reconcile.Result{}, finalizeErr
 		}
 		err = finalizeErr

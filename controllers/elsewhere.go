@@ -165,7 +165,7 @@ func judgeElsewhere(answer observe.Server) (status.Finding, string) {
 func (r *DstackServerReconciler) checkSSHTokenElsewhere(ctx context.Context, p *pass) {
 	answer := r.Prober.SSHProxyTokenAt(ctx, p.server.Spec.API.URL, p.ssh.token)
 	if answer.Err == nil {
-		r.verdicts.keep(p.server.UID, map[process]verdict{{}: {p.ssh.tokenID, answer.State}})
+		p.memory.verdicts = map[process]verdict{{}: {p.ssh.tokenID, answer.State}}
 	}
 	p.judgeSSHTokenElsewhere(answer)
 }

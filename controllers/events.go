@@ -55,15 +55,12 @@ func neverWanted(c metav1.Condition, old *metav1.Condition) bool {
 }
 
 // clip keeps a note within the API's limit of 1 kB.
-func clip(s string) string { return clipTo(s, 900) }
-
-// clipTo keeps a text within a number of bytes that the API allows.
-func clipTo(s string, most int) string {
+func clip(s string) string {
+	const most = 900
 	if len(s) <= most {
 		return s
 	}
-	const more = "…"
-	return strings.ToValidUTF8(s[:most-len(more)], "") + more
+	return strings.ToValidUTF8(s[:most], "")
 }
 
 // note is an event about what is no transition of a condition.

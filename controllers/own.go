@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/apply"
 	"github.com/dstack-isolation/operator/internal/manifests"
 )
 
@@ -91,12 +92,7 @@ func (r *DstackServerReconciler) ensureToken(ctx context.Context, server *v1alph
 	var secret corev1.Secret
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &secret)
 	if apierrors.IsNotFound(err) {
-		secret = corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: name, Labels: manifests.Labels(server)},
-			Immutable:  ptr.To(true),
-			Data:       map[string][]byte{manifests.TokenKey: []byte(rand.Text())},
-		}
-		err = r.Client.Create(ctx, &secret, client.FieldOwner("dstack-isolation-manager"))
+		err = r.makeSecret(ctx, &secret, objectMeta(server, name, manifests.Labels(server)), manifests.TokenKey, newToken)
 	}
 	if err != nil {
 		return "", fmt.Errorf("make token Secret %s: %w", name, err)
@@ -106,6 +102,22 @@ func (r *DstackServerReconciler) ensureToken(ctx context.Context, server *v1alph
 		return "", fmt.Errorf("%w: Secret %s has no key %s or was not made by the operator: delete it, and the operator makes another", errTokenInvalid, name, manifests.TokenKey)
 	}
 	return token, nil
+}
+
+// makeSecret makes a Secret of the operator's own, which is never changed.
+func (r *DstackServerReconciler) makeSecret(ctx context.Context, secret *corev1.Secret, meta metav1.ObjectMeta, key string, generate func() ([]byte, error)) error {
+	value, err := generate()
+	if err != nil {
+		return err
+	}
+	*secret = corev1.Secret{ObjectMeta: meta, Immutable: ptr.To(true), Data: map[string][]byte{key: value}}
+	return r.Client.Create(ctx, secret, client.FieldOwner(apply.OwnManager))
+}
+
+func newToken() ([]byte, error) { return []byte(rand.Text()), nil }
+
+func objectMeta(server *v1alpha1.DstackServer, name string, labels map[string]string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: server.Namespace, Name: name, Labels: labels}
 }
 
 // collectPlugins deletes plugins of earlier versions that nothing mounts any

@@ -23,7 +23,9 @@ import (
 
 // pass is everything that one reconcile has found out so far.
 type pass struct {
-	server    *v1alpha1.DstackServer
+	server *v1alpha1.DstackServer
+	// memory of earlier passes over the server.
+	memory    *memory
 	workload  *workload.Workload
 	container *corev1.Container
 	// pods of the workload that may still run, terminating ones included.
@@ -54,7 +56,7 @@ type pass struct {
 }
 
 func newPass(server *v1alpha1.DstackServer) *pass {
-	p := &pass{server: server, facts: status.ServerFacts{
+	p := &pass{server: server, memory: &memory{}, facts: status.ServerFacts{
 		Revisions: server.Status.SettingsRevision, Injected: server.Status.Injected, LastRemoval: lastRemoval(server),
 		Hidden: server.Status.HiddenVariables,
 	}}

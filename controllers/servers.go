@@ -62,12 +62,16 @@ func judgeRelease(release string) status.Finding {
 func (p *pass) addresses() []string {
 	var addresses []string
 	for i := range p.pods {
-		pod := &p.pods[i]
-		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
+		if pod := &p.pods[i]; askable(pod) {
 			addresses = append(addresses, pod.Status.PodIP)
 		}
 	}
 	return addresses
+}
+
+// askable tells whether a pod's process answers, as far as its kubelet knows.
+func askable(pod *corev1.Pod) bool {
+	return workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != ""
 }
 
 // apiPort is the port of the API in each server pod.

@@ -2,12 +2,10 @@ package controllers
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/manifests"
@@ -25,13 +23,8 @@ const (
 	DefaultProxyPatience = time.Minute
 )
 
-// windows remember since when each server's planned settings have been the same. A
-// manager that restarts begins anew.
-type windows struct {
-	mu sync.Mutex
-	of map[types.UID]window
-}
-
+// window is for how long planned settings have been the same. The zero window has
+// never begun.
 type window struct {
 	revision       string
 	first, changed time.Time
@@ -41,44 +34,31 @@ type window struct {
 }
 
 // left is for how long to wait still; 0 when the settings have settled. They stay
-// settled until others are planned, or forget is called because they are applied.
-func (w *windows) left(server types.UID, revision string, now time.Time, settle time.Duration) time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.of == nil {
-		w.of = map[types.UID]window{}
-	}
-	current, known := w.of[server]
+// settled until others are planned.
+func (w *window) left(revision string, now time.Time, settle time.Duration) time.Duration {
 	switch {
-	case known && current.revision == revision:
-	case known && !current.settled:
-		current.revision, current.changed = revision, now
+	case w.revision == revision:
+	case w.revision != "" && !w.settled:
+		w.revision, w.changed = revision, now
 	default:
-		current = window{revision: revision, first: now, changed: now}
+		*w = window{revision: revision, first: now, changed: now}
 	}
-	left := min(current.changed.Add(settle).Sub(now), current.first.Add(settleAtMost*settle).Sub(now))
-	current.settled = current.settled || left <= 0
-	w.of[server] = current
-	if current.settled {
+	left := min(w.changed.Add(settle).Sub(now), w.first.Add(settleAtMost*settle).Sub(now))
+	w.settled = w.settled || left <= 0
+	if w.settled {
 		return 0
 	}
 	return left
-}
-
-func (w *windows) forget(server types.UID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.of, server)
 }
 
 // unsettled says that a change of settings waits for more of it to come. A server
 // that has none yet is told at once, and a repair is no change.
 func (r *DstackServerReconciler) unsettled(p *pass, intent manifests.Intent) status.Finding {
 	if p.workload.Injected() == nil || intent.Revision == p.facts.Revisions.Applied || intent.Revision == p.workload.SettingsRevision() {
-		r.windows.forget(p.server.UID)
+		p.memory.window = window{}
 		return status.Finding{}
 	}
-	left := r.windows.left(p.server.UID, intent.Revision, r.Clock.Now(), r.Settle)
+	left := p.memory.window.left(intent.Revision, r.Clock.Now(), r.Settle)
 	if left == 0 {
 		return status.Finding{}
 	}

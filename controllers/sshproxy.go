@@ -134,7 +134,7 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 	}
 	earlier := live.Spec.Template.Annotations[manifests.AnnotationTokenID]
 	if earlier != "" && earlier != o.TokenID && live.Status.ReadyReplicas > 0 &&
-		workload.AnyReliesOnSSHProxy(p.pods, p.server.Name, o.TokenID) && !r.verdicts.allAccept(p, o.TokenID) {
+		workload.AnyHasOtherSSHToken(p.pods, p.server.Name, o.TokenID) && !p.allAccept(o.TokenID) {
 		if ref, ok := workload.SSHTokenOf(&live.Spec.Template.Spec.Containers[0]); ok {
 			o.Token, o.TokenID, p.ssh.behind = ref, earlier, true
 		}
@@ -143,6 +143,6 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 	for _, object := range manifests.SSHProxy(p.server, p.serverPods(), o) {
 		failed = append(failed, r.applyObject(ctx, p.server.Namespace, object))
 	}
-	r.dropped.Delete(p.server.UID)
+	p.memory.noProxyLeft = false
 	return errors.Join(failed...)
 }

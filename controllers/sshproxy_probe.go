@@ -3,7 +3,7 @@ package controllers
 import (
 	"cmp"
 	"context"
-	"sync"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,47 +30,13 @@ type verdict struct {
 	state   dstack.SSHProxyToken
 }
 
-// verdicts are what the processes of each server, by its uid, said last. One that
-// does not answer for once has not changed.
-type verdicts struct {
-	mu sync.Mutex
-	of map[types.UID]map[process]verdict
-}
-
-// keep replaces what is known of a server by what is known of its processes of now.
-func (v *verdicts) keep(server types.UID, now map[process]verdict) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.of == nil {
-		v.of = map[types.UID]map[process]verdict{}
-	}
-	v.of[server] = now
-}
-
-func (v *verdicts) get(server types.UID, of process) (verdict, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	said, known := v.of[server][of]
-	return said, known
-}
-
-func (v *verdicts) forget(server types.UID) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	delete(v.of, server)
-}
-
 // allAccept tells whether every server pod that was told of an SSH proxy has said
 // that it has this token.
-func (v *verdicts) allAccept(p *pass, tokenID string) bool {
+func (p *pass) allAccept(tokenID string) bool {
 	told := p.toldPods()
-	for _, pod := range told {
-		said, _ := v.get(p.server.UID, p.processOf(pod))
-		if said.tokenID != tokenID || said.state != dstack.SSHProxyTokenAccepted {
-			return false
-		}
-	}
-	return len(told) > 0
+	return len(told) > 0 && !slices.ContainsFunc(told, func(pod *corev1.Pod) bool {
+		return p.memory.verdicts[p.processOf(pod)] != verdict{tokenID, dstack.SSHProxyTokenAccepted}
+	})
 }
 
 // processOf names the process of the server in a pod.
@@ -104,13 +70,13 @@ func (r *DstackServerReconciler) checkSSHTokens(ctx context.Context, p *pass) {
 	var addresses []string
 	told := p.toldPods()
 	for _, pod := range told {
-		if workload.Ready(pod) && pod.DeletionTimestamp == nil && pod.Status.PodIP != "" {
+		if askable(pod) {
 			asked, addresses = append(asked, pod), append(addresses, pod.Status.PodIP)
 		}
 	}
 	now := map[process]verdict{}
 	for _, pod := range told {
-		if said, known := r.verdicts.get(p.server.UID, p.processOf(pod)); known {
+		if said, known := p.memory.verdicts[p.processOf(pod)]; known {
 			now[p.processOf(pod)] = said
 		}
 	}
@@ -121,9 +87,9 @@ func (r *DstackServerReconciler) checkSSHTokens(ctx context.Context, p *pass) {
 		}
 		p.judgeSSHToken(answer.Err, now[of].state)
 	}
-	r.verdicts.keep(p.server.UID, now)
+	p.memory.verdicts = now
 	p.countEnforcing(told, now)
-	if p.ssh.behind && r.verdicts.allAccept(p, p.ssh.tokenID) {
+	if p.ssh.behind && p.allAccept(p.ssh.tokenID) {
 		p.wakeAfter(lookAgain) // The proxies follow.
 	}
 }

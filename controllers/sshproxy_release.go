@@ -25,7 +25,7 @@ import (
 // dropSSHProxy deletes what is left of a managed proxy that the spec asks for no
 // more, once no server pod relies on it.
 func (r *DstackServerReconciler) dropSSHProxy(ctx context.Context, p *pass) error {
-	if _, done := r.dropped.Load(p.server.UID); done {
+	if p.memory.noProxyLeft {
 		return nil
 	}
 	left, err := r.leftOfSSHProxy(ctx, p.server)
@@ -33,10 +33,10 @@ func (r *DstackServerReconciler) dropSSHProxy(ctx context.Context, p *pass) erro
 		return err
 	}
 	if !left {
-		r.dropped.Store(p.server.UID, true)
+		p.memory.noProxyLeft = true
 		return nil
 	}
-	if reason := r.stillRelies(p); reason.Reason != "" {
+	if reason := p.stillRelies(); reason.Reason != "" {
 		if p.server.Spec.SSHProxy == nil {
 			p.facts.SSHProxy = reason
 		}
@@ -48,7 +48,7 @@ func (r *DstackServerReconciler) dropSSHProxy(ctx context.Context, p *pass) erro
 
 // stillRelies says why the managed proxy is kept; an empty finding means that no
 // server pod relies on it any more.
-func (r *DstackServerReconciler) stillRelies(p *pass) status.Finding {
+func (p *pass) stillRelies() status.Finding {
 	on := workload.ReliesOn{Server: p.server.Name, Secret: manifests.SSHTokenSecretName(p.server.Name)}
 	kept := status.Waiting(v1alpha1.ReasonReleasing, "the SSH proxy that the operator ran is kept until no server pod relies on it any more")
 	if e := p.server.Spec.SSHProxy; e != nil {
@@ -62,7 +62,7 @@ func (r *DstackServerReconciler) stillRelies(p *pass) status.Finding {
 	case p.workload == nil:
 		// Which proxy a server elsewhere relies on nobody can see, unless it has said
 		// that it has the token of the new one.
-		if said, _ := r.verdicts.get(p.server.UID, process{}); p.server.Spec.SSHProxy != nil && (said.tokenID != p.ssh.tokenID || said.state != dstack.SSHProxyTokenAccepted) {
+		if p.server.Spec.SSHProxy != nil && p.memory.verdicts[process{}] != (verdict{p.ssh.tokenID, dstack.SSHProxyTokenAccepted}) {
 			return kept
 		}
 		return status.Finding{}

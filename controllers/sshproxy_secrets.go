@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,8 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -29,7 +26,7 @@ var errSecretInvalid = errors.New("not usable")
 // the user's own, so it is made with a secret of ours.
 func (r *DstackServerReconciler) readSSHToken(ctx context.Context, p *pass) error {
 	ref := manifests.SSHTokenRef(p.server)
-	token, err := r.sshSecret(ctx, p.server, ref, func() ([]byte, error) { return []byte(rand.Text()), nil })
+	token, err := r.sshSecret(ctx, p.server, ref, newToken)
 	if err != nil {
 		return err
 	}
@@ -77,7 +74,7 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 		err = r.reclaim(ctx, &secret) // It was left to the pods of an earlier proxy.
 	}
 	if apierrors.IsNotFound(err) && ours {
-		err = r.makeSSHSecret(ctx, server, ref, &secret, generate)
+		err = r.makeSecret(ctx, &secret, objectMeta(server, ref.Name, manifests.SSHLabels(server)), ref.Key, generate)
 	}
 	switch {
 	case err != nil && !apierrors.IsNotFound(err):
@@ -96,30 +93,16 @@ func ofOperators(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference)
 	return ref.Name == manifests.SSHTokenSecretName(server.Name) || ref.Name == manifests.SSHHostKeysSecretName(server.Name)
 }
 
-// makeSSHSecret makes a Secret that is never changed.
-func (r *DstackServerReconciler) makeSSHSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, secret *corev1.Secret, generate func() ([]byte, error)) error {
-	value, err := generate()
-	if err != nil {
-		return err
-	}
-	*secret = corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: ref.Name, Labels: manifests.SSHLabels(server)},
-		Immutable:  ptr.To(true),
-		Data:       map[string][]byte{ref.Key: value},
-	}
-	return r.Client.Create(ctx, secret, client.FieldOwner("dstack-isolation-manager"))
-}
-
 // retireOwnToken deletes the token of the operator's own once the user's is in use
 // and no server pod refers to the other: it may have been replaced because somebody
 // knows it, and must not come back when the user's is named no more.
 func (r *DstackServerReconciler) retireOwnToken(ctx context.Context, p *pass) error {
 	own := manifests.SSHTokenSecretName(p.server.Name)
 	if manifests.SSHTokenRef(p.server).Name == own {
-		r.retired.Delete(p.server.UID)
+		p.memory.noTokenLeft = false
 		return nil
 	}
-	if _, done := r.retired.Load(p.server.UID); done {
+	if p.memory.noTokenLeft {
 		return nil
 	}
 	refers := workload.ReliesOn{Secret: own}
@@ -134,6 +117,6 @@ func (r *DstackServerReconciler) retireOwnToken(ctx context.Context, p *pass) er
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete Secret %s, whose token is used no more: %w", own, err)
 	}
-	r.retired.Store(p.server.UID, true)
+	p.memory.noTokenLeft = true
 	return nil
 }

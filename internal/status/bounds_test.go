@@ -81,7 +81,9 @@ func TestServerStatusFitsItsSchema(t *testing.T) {
 			f.Accepted, f.Connected = ours.OK("Accepted", long), ours.Unknown("Unreachable", long)
 			f.PolicyPlugin, f.Settings = ours.Waiting("RollingOut", long), ours.Stuck("InvalidWorkload", long)
 			f.Release = long
+			f.Pending = &v1alpha1.PendingChange{Revision: "0123abcd"}
 			for i := range 40 {
+				f.Pending.Items = append(f.Pending.Items, v1alpha1.PendingItem{Name: fmt.Sprintf("%d %s", i, long), Action: v1alpha1.ChangeAdd, Why: long})
 				f.Warnings = append(f.Warnings, long)
 				f.Injected = append(f.Injected, v1alpha1.InjectedItem{Name: fmt.Sprintf("%d %s", i, long), State: v1alpha1.InjectedConflict, Manager: long})
 			}

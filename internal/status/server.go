@@ -57,7 +57,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		SettingsRevision:   f.Revisions,
 		Injected:           boundedItems(f.Injected),
 		ManualPatch:        f.ManualPatch,
-		PendingChange:      f.Pending,
+		PendingChange:      boundedChange(f.Pending),
 		Warnings:           bounded(f.Warnings),
 		LastRemoval:        f.LastRemoval,
 		HiddenVariables:    f.Hidden,
@@ -138,6 +138,21 @@ func bounded(warnings []string) []string {
 		out[i] = clip(out[i])
 	}
 	return out
+}
+
+// boundedChange keeps the texts of a change within what the API allows: names hold
+// paths, and reasons the names of profiles.
+func boundedChange(change *v1alpha1.PendingChange) *v1alpha1.PendingChange {
+	if change == nil {
+		return nil
+	}
+	const most, length = 32, 250
+	out := *change
+	out.Items = slices.Clone(change.Items[:min(len(change.Items), most)])
+	for i := range out.Items {
+		out.Items[i].Name, out.Items[i].Why = clipTo(out.Items[i].Name, length), clip(out.Items[i].Why)
+	}
+	return &out
 }
 
 func boundedItems(items []v1alpha1.InjectedItem) []v1alpha1.InjectedItem {

@@ -38,9 +38,9 @@ func LiveSSHProxy(c *corev1.Container) (SSHProxy, bool) {
 	return SSHProxy{Token: token, Address: address.Value, Enforced: Present(c, dstack.EnvServerSSHProxyEnforced)}, true
 }
 
-// AnyReliesOnSSHProxy tells whether any of the pods was told of the SSH proxy of
-// a DstackServer, with another token than the one whose id is but.
-func AnyReliesOnSSHProxy(pods []corev1.Pod, server, but string) bool {
+// AnyHasOtherSSHToken tells whether any of the pods was told of the SSH proxy of a
+// DstackServer, with another token than the one whose id is but.
+func AnyHasOtherSSHToken(pods []corev1.Pod, server, but string) bool {
 	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
 		id := pod.Annotations[AnnotationSSHToken]
 		return id != but && strings.HasPrefix(id, server+"/")

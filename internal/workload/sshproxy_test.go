@@ -84,7 +84,7 @@ func TestRunningCountsPodsThatEnforceSSH(t *testing.T) {
 	}
 }
 
-func TestAnyReliesOnSSHProxy(t *testing.T) {
+func TestAnyHasOtherSSHToken(t *testing.T) {
 	told := func(id string) []corev1.Pod {
 		pod := corev1.Pod{}
 		if id != "" {
@@ -104,8 +104,53 @@ func TestAnyReliesOnSSHProxy(t *testing.T) {
 		"told of another server's": {told("main-2/0f1e2d3c"), "", false},
 		"no pods":                  {nil, "", false},
 	} {
-		if got := workload.AnyReliesOnSSHProxy(tc.pods, "main", tc.but); got != tc.want {
+		if got := workload.AnyHasOtherSSHToken(tc.pods, "main", tc.but); got != tc.want {
 			t.Errorf("%s: got %t, want %t", name, got, tc.want)
+		}
+	}
+}
+
+func TestReliesOn(t *testing.T) {
+	const own = "isolation-ssh-main-token"
+	tell := func(id, secret, address string) corev1.PodTemplateSpec {
+		var told corev1.PodTemplateSpec
+		if id != "" {
+			metav1.SetMetaDataAnnotation(&told.ObjectMeta, workload.AnnotationSSHToken, id)
+		}
+		c := corev1.Container{Name: "server"}
+		if secret != "" {
+			c.Env = []corev1.EnvVar{
+				{Name: dstack.EnvSSHProxyAPIToken, ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+					LocalObjectReference: corev1.LocalObjectReference{Name: secret}, Key: "token",
+				}}},
+				{Name: dstack.EnvServerSSHProxyAddress, Value: address},
+			}
+		}
+		told.Spec.Containers = []corev1.Container{{Name: "sidecar"}, c}
+		return told
+	}
+	managed := workload.ReliesOn{Server: "main", Secret: own}
+	switching := managed
+	switching.But = &workload.SSHProxy{Token: v1alpha1.SecretKeyReference{Name: "theirs", Key: "token"}, Address: "theirs:22"}
+	for name, tc := range map[string]struct {
+		on   workload.ReliesOn
+		told corev1.PodTemplateSpec
+		want bool
+	}{
+		"told of nothing":                            {managed, tell("", "", ""), false},
+		"told by the operator":                       {managed, tell("main/0f1e2d3c", "users", "ours:22"), true},
+		"told by another DstackServer":               {managed, tell("main-2/0f1e2d3c", "users", "ours:22"), false},
+		"with the operator's Secret, unannotated":    {managed, tell("", own, "ours:22"), true},
+		"with a user's Secret, unannotated":          {managed, tell("", "users", "ours:22"), false},
+		"told of the other proxy":                    {switching, tell("main/0f1e2d3c", "theirs", "theirs:22"), false},
+		"told of the other's address with our token": {switching, tell("main/0f1e2d3c", own, "theirs:22"), true},
+		"told of our address with the other's token": {switching, tell("main/0f1e2d3c", "theirs", "ours:22"), true},
+		"annotated, and the variables are gone":      {switching, tell("main/0f1e2d3c", "", ""), true},
+		"only the Secret counts without a server":    {workload.ReliesOn{Secret: own}, tell("main/0f1e2d3c", "users", "ours:22"), false},
+	} {
+		pod := corev1.Pod{ObjectMeta: tc.told.ObjectMeta, Spec: tc.told.Spec}
+		if template, pods := tc.on.Template(&tc.told), tc.on.Any([]corev1.Pod{{}, pod}); template != tc.want || pods != tc.want {
+			t.Errorf("%s: got %t of the template and %t of pods, want %t", name, template, pods, tc.want)
 		}
 	}
 }

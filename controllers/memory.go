@@ -1,0 +1,28 @@
+package controllers
+
+import "k8s.io/apimachinery/pkg/types"
+
+// memory is what the manager remembers of one server from pass to pass. It saves
+// requests and waits, and nothing more: one that restarts begins anew. One object is
+// worked on by one worker at a time, so that no lock is needed.
+type memory struct {
+	// window in which planned settings settle.
+	window window
+	// config is what was found out about a config.yml that is mounted as a whole; nil
+	// for nothing.
+	config *mountedConfig
+	// counted is when the active runs were counted that a change meets.
+	counted counting
+	// verdicts are what the server's processes made of the SSH proxy's token last. One
+	// that does not answer for once has not changed.
+	verdicts map[process]verdict
+	// noProxyLeft is true once no object of a managed SSH proxy is there that is not
+	// wanted, noTokenLeft once no token of the operator's own is that is not used.
+	noProxyLeft, noTokenLeft bool
+}
+
+// remember finds what is known of a server, by its uid.
+func (r *DstackServerReconciler) remember(server types.UID) *memory {
+	known, _ := r.memories.LoadOrStore(server, &memory{})
+	return known.(*memory)
+}
