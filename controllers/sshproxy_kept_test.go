@@ -243,7 +243,7 @@ var _ = Describe("What a server was told of its SSH proxy", func() {
 
 	It("is enforced no more, and known still, when nobody denies login to hosts", func() {
 		w, _, _ := closed(managedAt("ssh.example.com"))
-		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls.HostSSH = v1alpha1.Allowed })
+		change(w, w.profile("research"), func(p *v1alpha1.IsolationProfile) { p.Spec.Controls = &v1alpha1.Controls{HostSSH: v1alpha1.Allowed} })
 		w.pass()
 		w.policyServersUp()
 		w.settle()

@@ -11,7 +11,8 @@ import (
 )
 
 // Variables by which the server knows of an SSH proxy. The first two enable it;
-// without them the server starts, warns and does not enforce.
+// without them the server starts and does not enforce, with a warning in its log if
+// it was told to.
 const (
 	// EnvSSHProxyAPIToken is the token that the proxy presents; "" counts as
 	// unset. The proxy itself reads it under the same name.
