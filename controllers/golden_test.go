@@ -86,8 +86,9 @@ func (w *world) expectStatusOf(s *v1alpha1.DstackServer, name string) {
 	for _, item := range st.Injected {
 		fmt.Fprintln(&b, strings.TrimSpace(fmt.Sprintf("%s %s %s", item.State, item.Name, item.Manager)))
 	}
+	replacer := w.replacer()
 	for _, warning := range st.Warnings {
-		fmt.Fprintln(&b, "warning: "+w.plain(warning))
+		fmt.Fprintln(&b, "warning: "+replacer.Replace(warning))
 	}
 	expectGolden(name, b.String())
 }
@@ -101,15 +102,16 @@ func (w *world) expectProfile(p *v1alpha1.IsolationProfile, name string) {
 		fmt.Fprintln(&b, line)
 	}
 	fmt.Fprintln(&b)
+	replacer := w.replacer()
 	for _, c := range p.Status.Effective {
 		fmt.Fprintf(&b, "%s: asked %s, effective %s because of %q, enforced by %q, %s %s\n",
-			c.Control, c.Asked, c.Effective, w.plain(c.BecauseOf), c.EnforcedBy, c.Standing, w.plain(c.Message))
+			c.Control, c.Asked, c.Effective, replacer.Replace(c.BecauseOf), c.EnforcedBy, c.Standing, replacer.Replace(c.Message))
 	}
 	for _, e := range p.Status.Gained {
-		fmt.Fprintf(&b, "gained %s: %s\n", e.Control, w.plain(e.Message))
+		fmt.Fprintf(&b, "gained %s: %s\n", e.Control, replacer.Replace(e.Message))
 	}
 	for _, e := range p.Status.Lost {
-		fmt.Fprintf(&b, "lost %s: %s\n", e.Control, w.plain(e.Message))
+		fmt.Fprintf(&b, "lost %s: %s\n", e.Control, replacer.Replace(e.Message))
 	}
 	expectGolden(name, b.String())
 }

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -178,12 +179,15 @@ func (w *world) passProfiles() {
 // settle lets the manager pass until it changes nothing any more.
 func (w *world) settle() {
 	GinkgoHelper()
+	before := w.versions()
+	Expect(before).NotTo(BeEmpty())
 	for range 10 {
-		before := w.versions()
 		w.pass()
-		if Expect(w.versions()).NotTo(BeEmpty()); mapsEqual(before, w.versions()) {
+		after := w.versions()
+		if maps.Equal(before, after) {
 			return
 		}
+		before = after
 	}
 	Fail("ten passes, and each one wrote something")
 }
@@ -210,18 +214,6 @@ func (w *world) versions() map[string]string {
 	return out
 }
 
-func mapsEqual(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if b[k] != v {
-			return false
-		}
-	}
-	return true
-}
-
 // says is the whole list of conditions as "Type=Status Reason: message", with
 // NS in place of the namespace and REV in place of the desired policy revision.
 func (w *world) says(o client.Object) []string {
@@ -240,11 +232,12 @@ func (w *world) says(o client.Object) []string {
 		Expect(o.Status.ObservedGeneration).To(Equal(o.Generation))
 	}
 	var out []string
+	replacer := w.replacer()
 	for _, c := range conditions {
 		Expect(c.ObservedGeneration).To(Equal(o.GetGeneration()), c.Type)
 		Expect(c.LastTransitionTime.IsZero()).To(BeFalse(), c.Type)
 		line := fmt.Sprintf("%s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
-		out = append(out, w.plain(strings.ReplaceAll(line, desired, "REV")))
+		out = append(out, replacer.Replace(strings.ReplaceAll(line, desired, "REV")))
 	}
 	return out
 }
@@ -252,7 +245,12 @@ func (w *world) says(o client.Object) []string {
 // plain replaces what differs from run to run.
 func (w *world) plain(text string) string {
 	GinkgoHelper()
-	return strings.NewReplacer(w.ns, "NS", w.revision(), "REV").Replace(text)
+	return w.replacer().Replace(text)
+}
+
+func (w *world) replacer() *strings.Replacer {
+	GinkgoHelper()
+	return strings.NewReplacer(w.ns, "NS", w.revision(), "REV")
 }
 
 // condition is one of the lines of says for DstackServer main.
@@ -276,10 +274,11 @@ func (w *world) conditionOf(o client.Object, kind string) string {
 func (w *world) events() []string {
 	GinkgoHelper()
 	var out []string
+	replacer := w.replacer()
 	for {
 		select {
 		case e := <-w.recorder.Events:
-			out = append(out, w.plain(e))
+			out = append(out, replacer.Replace(e))
 		default:
 			return out
 		}

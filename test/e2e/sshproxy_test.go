@@ -24,7 +24,7 @@ const (
 	sshName = "ssh.example.com"
 )
 
-var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label("variants"), func() {
+var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label("settings"), func() {
 	s := &site{}
 	managed := &v1alpha1.ManagedSSHProxy{
 		Image: standIn, Address: sshName, TerminationGracePeriodSeconds: 10,

@@ -36,7 +36,7 @@ func strictConfig(plugins string) string {
 	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: dstack-config}\ndata:\n  config.yml: |\n    projects: []\n    " + plugins + "\n"
 }
 
-var _ = Describe("A server in a namespace that is strict about pods", Ordered, ContinueOnFailure, Label("variants"), func() {
+var _ = Describe("A server in a namespace that is strict about pods", Ordered, ContinueOnFailure, Label("settings"), func() {
 	s := &site{}
 	bound := func(least string) { s.apply(strings.ReplaceAll(bounds, "MIN", "min: {memory: "+least+"}")) }
 	settings := func() string {

@@ -4,9 +4,9 @@
 // stock dstack server, the real helm and the real kubectl. hack/e2e runs it.
 //
 // The specs with label demo work in the namespace that hack/demo has set up,
-// those with label variants in namespaces of their own, so that two processes
-// can run them side by side. Each spec brings its site into the state that it
-// needs, so that one that fails does not take others with it.
+// those with labels variants and settings in namespaces of their own, so that
+// three processes can run them side by side. Each spec brings its site into the
+// state that it needs, so that one that fails does not take others with it.
 package e2e
 
 import (
