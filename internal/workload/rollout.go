@@ -104,9 +104,8 @@ func failure(pod *corev1.Pod) Failure {
 	for i := range pod.Status.InitContainerStatuses {
 		s := &pod.Status.InitContainerStatuses[i]
 		if message := stuck(s, s.Name == InjectContainer); message != "" {
-			retrying := s.State.Waiting != nil && s.State.Waiting.Reason == "ErrImagePull"
 			return Failure{
-				Pod: pod.Name, Ours: s.Name == InjectContainer, Retrying: retrying,
+				Pod: pod.Name, Ours: s.Name == InjectContainer, Retrying: passing(s.State.Waiting),
 				Message: fmt.Sprintf("init container %s: %s", s.Name, message),
 			}
 		}
@@ -118,6 +117,19 @@ func failure(pod *corev1.Pod) Failure {
 		}
 	}
 	return Failure{}
+}
+
+// passing tells a failure that the next attempt may well end: a registry that
+// hiccups, and a kubelet that has not read a ConfigMap or Secret in time, which
+// it calls "failed to sync configmap cache" (the kubelet's watch-based manager).
+func passing(w *corev1.ContainerStateWaiting) bool {
+	switch {
+	case w == nil:
+		return false
+	case w.Reason == "CreateContainerConfigError":
+		return strings.HasPrefix(w.Message, "failed to sync ")
+	}
+	return w.Reason == "ErrImagePull"
 }
 
 func stuck(s *corev1.ContainerStatus, ours bool) string {

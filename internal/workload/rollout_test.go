@@ -149,6 +149,13 @@ func TestFailure(t *testing.T) {
 			init: ptr.To(status(init, waiting("CreateContainerConfigError", `secret "isolation-policy-main-token" not found`), none)),
 			want: workload.Failure{Pod: "p", Ours: true, Message: `init container dstack-isolation-inject: CreateContainerConfigError: secret "isolation-policy-main-token" not found`},
 		},
+		"our Secret is there, and a busy kubelet has not read it yet": {
+			init: ptr.To(status(init, waiting("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"), none)),
+			want: workload.Failure{
+				Pod: "p", Ours: true, Retrying: true,
+				Message: "init container dstack-isolation-inject: CreateContainerConfigError: failed to sync secret cache: timed out waiting for the condition",
+			},
+		},
 		"another init container failed: its message is not repeated": {
 			init: ptr.To(status("migrate", ended(2, "Error", secretText), none)),
 			want: workload.Failure{Pod: "p", Message: "init container migrate: ended with exit code 2"},
