@@ -3,9 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"sync"
-	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -23,17 +21,12 @@ type Resolver struct {
 	clock  clock.PassiveClock
 
 	mu   sync.Mutex
-	memo map[types.NamespacedName]resolved
-}
-
-type resolved struct {
-	key       uint64
-	effective *isolation.Effective
+	memo map[types.NamespacedName]*isolation.Effective
 }
 
 // NewResolver reads profiles through reader, which should be a cache.
 func NewResolver(reader client.Reader, c clock.PassiveClock) *Resolver {
-	return &Resolver{reader: reader, clock: c, memo: map[types.NamespacedName]resolved{}}
+	return &Resolver{reader: reader, clock: c, memo: map[types.NamespacedName]*isolation.Effective{}}
 }
 
 // Resolve works out what holds for a server.
@@ -45,16 +38,16 @@ func (r *Resolver) Resolve(ctx context.Context, server *v1alpha1.DstackServer) (
 	if err != nil {
 		return nil, fmt.Errorf("list profiles: %w", err)
 	}
-	name, key, now := client.ObjectKeyFromObject(server), memoKey(server, profiles.Items), r.clock.Now()
+	name := client.ObjectKeyFromObject(server)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last, ok := r.memo[name]
-	if ok && last.key == key && !expired(last.effective, now) {
-		return last.effective, nil
+	last := r.memo[name]
+	in := isolation.Input{Server: server, Profiles: profiles.Items, Previous: last, Now: r.clock.Now()}
+	if !last.Still(in) {
+		last = isolation.Resolve(in)
+		r.memo[name] = last
 	}
-	e := isolation.Resolve(isolation.Input{Server: server, Profiles: profiles.Items, Previous: last.effective, Now: now})
-	r.memo[name] = resolved{key: key, effective: e}
-	return e, nil
+	return last, nil
 }
 
 // Forget drops what is remembered of a server that is gone.
@@ -62,24 +55,4 @@ func (r *Resolver) Forget(name types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.memo, name)
-}
-
-func expired(e *isolation.Effective, now time.Time) bool {
-	return !e.NextExpiry.IsZero() && !now.Before(e.NextExpiry)
-}
-
-// memoKey is the same as long as no spec changes. It adds up, so that the order
-// of the list does not matter.
-func memoKey(server *v1alpha1.DstackServer, profiles []v1alpha1.IsolationProfile) uint64 {
-	key := objectKey(string(server.UID), server.Generation)
-	for i := range profiles {
-		key += objectKey(string(profiles[i].UID), profiles[i].Generation)
-	}
-	return key
-}
-
-func objectKey(uid string, generation int64) uint64 {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%s/%d", uid, generation)
-	return h.Sum64()
 }

@@ -3,8 +3,10 @@ package isolation
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
@@ -95,5 +97,54 @@ func TestPreviousTakesOver(t *testing.T) {
 	}
 	if e := resolve(newServer("Restricted"), with("", 1)); Resolve(Input{Server: newServer("Restricted"), Profiles: []v1alpha1.IsolationProfile{with("", 1)}, Previous: e, Now: noon}).Profiles[0] == e.Profiles[0] {
 		t.Error("an object without uid was taken over")
+	}
+}
+
+// TestStill: objects that change together must not be taken for those that were
+// resolved before, whatever their uids.
+func TestStill(t *testing.T) {
+	input := func(server, profile int64) Input {
+		s := newServer("Restricted")
+		s.UID, s.Generation = "server", server
+		p := newProfile("p", "Restricted")
+		p.UID, p.Generation = "profile", profile
+		other := newProfile("q", "Open")
+		other.UID, other.Spec.ServerRef.Name = "other", "another"
+		return Input{Server: s, Profiles: []v1alpha1.IsolationProfile{p, other}, Now: noon}
+	}
+	exception := func(in Input) Input {
+		in.Profiles[0].Spec.Exceptions = []v1alpha1.Exception{{
+			Name: "x", Users: []string{"ada"}, Controls: []v1alpha1.ControlName{v1alpha1.ControlPrivileged}, ExpiresAt: &metav1.Time{Time: noon.Add(time.Hour)},
+		}}
+		return in
+	}
+	change := func(in Input, edit func(*Input)) Input {
+		edit(&in)
+		return in
+	}
+	last := Resolve(input(1, 1))
+	for name, tc := range map[string]struct {
+		last *Effective
+		now  Input
+		want bool
+	}{
+		"the same":                     {last, input(1, 1), true},
+		"none before":                  {nil, input(1, 1), false},
+		"the server changed":           {last, input(2, 1), false},
+		"the profile changed":          {last, input(1, 2), false},
+		"both changed":                 {last, input(2, 2), false},
+		"one forwards, one back":       {Resolve(input(1, 2)), input(2, 1), false},
+		"the server was made anew":     {last, change(input(1, 1), func(in *Input) { in.Server.UID = "new" }), false},
+		"the profile was made anew":    {last, change(input(1, 1), func(in *Input) { in.Profiles[0].UID = "new" }), false},
+		"the profile is gone":          {last, change(input(1, 1), func(in *Input) { in.Profiles = in.Profiles[1:] }), false},
+		"a profile came":               {last, change(input(1, 1), func(in *Input) { in.Profiles[1].Spec.ServerRef.Name = in.Server.Name }), false},
+		"another server's is gone":     {last, change(input(1, 1), func(in *Input) { in.Profiles = in.Profiles[:1] }), true},
+		"from a file":                  {last, change(input(1, 1), func(in *Input) { in.Server.UID, in.Profiles[0].UID = "", "" }), false},
+		"an exception holds":           {Resolve(exception(input(1, 1))), exception(input(1, 1)), true},
+		"an exception has ended since": {Resolve(exception(input(1, 1))), change(exception(input(1, 1)), func(in *Input) { in.Now = noon.Add(time.Hour) }), false},
+	} {
+		if got := tc.last.Still(tc.now); got != tc.want {
+			t.Errorf("%s: got %v", name, got)
+		}
 	}
 }

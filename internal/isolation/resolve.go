@@ -54,6 +54,8 @@ type Effective struct {
 	NextExpiry time.Time
 
 	index index
+	// from is the DstackServer that was resolved.
+	from identity
 	// rest is what a project gets whose name somebody makes up.
 	rest Policy
 }
@@ -110,9 +112,10 @@ type exception struct {
 // reported as a problem of its profile.
 func Resolve(in Input) *Effective {
 	e := &Effective{Namespace: in.Server.Namespace, Name: in.Server.Name, Unmatched: resolveUnmatched(in.Server)}
+	e.from = identity{in.Server.UID, in.Server.Generation}
 	for i := range in.Profiles {
 		p := &in.Profiles[i]
-		if p.Namespace == in.Server.Namespace && p.Spec.ServerRef.Name == in.Server.Name {
+		if in.concerns(p) {
 			e.Profiles = append(e.Profiles, in.Previous.resolved(p))
 		}
 	}
@@ -123,21 +126,6 @@ func Resolve(in Input) *Effective {
 	e.Revision = revision(e)
 	e.NextExpiry = nextExpiry(e.Profiles, in.Now)
 	return e
-}
-
-// resolved is the profile as it was resolved before, if it is the same. e may
-// be nil. Objects that come from no API server have no uid and are resolved
-// each time.
-func (e *Effective) resolved(obj *v1alpha1.IsolationProfile) *Profile {
-	if e != nil && obj.UID != "" {
-		p := e.Profile(obj.Name)
-		if p != nil && p.uid == obj.UID && p.Generation == obj.Generation {
-			return p
-		}
-	}
-	p := resolveProfile(obj)
-	p.uid, p.sum = obj.UID, p.digest()
-	return p
 }
 
 // Profile finds a profile of the server by name; nil if there is none.
