@@ -53,7 +53,7 @@ verify: ## Check that generated files, go.mod and formatting are up to date, in 
 
 .PHONY: test
 test: ## Run all tests that need no root: Go with the race detector, on a real API server, and Python.
-	KUBEBUILDER_ASSETS=$$(hack/cluster/binaries envtest) go test -race -shuffle=on -timeout=40m $(PKG)
+	hack/tools/go-test $(PKG)
 	cd test/helm && KUBEBUILDER_ASSETS=$$(../../hack/cluster/binaries envtest) go test -timeout=25m ./...
 	go test -run='Allocat' ./internal/policy ./internal/policyserver # the race detector allocates too
 	hack/python/test

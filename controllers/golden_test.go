@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -22,20 +21,27 @@ var update = flag.Bool("update", false, "write testdata/status anew")
 
 const goldenDir = "testdata/status"
 
-var golden = struct {
-	sync.Mutex
-	used map[string]bool
-}{used: map[string]bool{}}
+// goldenEntry names the report entries that tell which file a spec looked at:
+// the specs run in several processes.
+const goldenEntry = "golden file"
 
 // No file may stay that no spec looks at.
 var _ = ReportAfterSuite("golden files", func(r Report) {
 	if !r.SuiteSucceeded || r.PreRunStats.SpecsThatWillRun != r.PreRunStats.TotalSpecs {
 		return
 	}
+	used := map[string]bool{}
+	for i := range r.SpecReports {
+		for _, entry := range r.SpecReports[i].ReportEntries {
+			if entry.Name == goldenEntry {
+				used[entry.StringRepresentation()] = true
+			}
+		}
+	}
 	files, err := filepath.Glob(filepath.Join(goldenDir, "*.txt"))
 	Expect(err).NotTo(HaveOccurred())
 	for _, f := range files {
-		Expect(golden.used).To(HaveKey(f), "no spec looks at this file: delete it")
+		Expect(used).To(HaveKey(f), "no spec looks at this file: delete it")
 	}
 })
 
@@ -45,9 +51,7 @@ var settingsRevision = regexp.MustCompile(`settings revision [0-9a-f]{8} `)
 func expectGolden(name, got string) {
 	GinkgoHelper()
 	file := filepath.Join(goldenDir, name+".txt")
-	golden.Lock()
-	golden.used[file] = true
-	golden.Unlock()
+	AddReportEntry(goldenEntry, file, ReportEntryVisibilityNever)
 	if *update {
 		Expect(os.MkdirAll(goldenDir, 0o755)).To(Succeed())
 		Expect(os.WriteFile(file, []byte(got), 0o644)).To(Succeed())
