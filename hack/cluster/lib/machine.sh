@@ -17,23 +17,37 @@ forward_rules=(
 container_logs=/var/log/containers
 shared_places=("$container_logs" /var/lib/kubelet /var/lib/cni /run/containerd)
 
-# claim_machine makes run_dir, and ends the script when another checkout's cluster is up: both would use the same addresses.
+# any_running tells whether a process of the cluster that run_dir is of runs.
+any_running() {
+	local component
+	for component in "${components[@]}"; do
+		! is_running "$component" || return 0
+	done
+	return 1
+}
+
+# claim_machine makes run_dir, and ends the script when another checkout's cluster is up: both would use the same addresses. What a
+# cluster has left that was killed, not taken down, goes first, whoever's it was.
 claim_machine() {
-	local owner component
+	local owner
 	owner=$(cat -- "$run_dir/owner" 2>/dev/null || true)
-	if [[ -n $owner && $owner != "$state_dir" ]]; then
-		for component in "${components[@]}"; do
-			! is_running "$component" ||
-				die "the cluster of another checkout is up on this machine ($owner): take it down there first, by hack/cluster/down"
-		done
-	fi
-	if [[ $(cat -- "$run_dir/boot" 2>/dev/null) != "$boot_id" ]]; then
-		rm -rf -- "$run_dir" # of an earlier boot, where /run is on disk
+	if any_running; then
+		[[ $owner == "$state_dir" ]] ||
+			die "the cluster of another checkout is up on this machine ($owner): take it down there first, by hack/cluster/down"
+	elif [[ -d $run_dir || -n $(pod_links) ]]; then
+		say "clearing away what a cluster has left that was not taken down"
+		restore_machine
+		rm -rf --one-file-system -- "$state_dir/cni/addresses" # of pods that are gone
 	fi
 	mkdir -p -- "$pids_dir"
 	chmod 711 "$run_dir"
 	printf '%s\n' "$state_dir" >"$run_dir/owner"
 	printf '%s\n' "$boot_id" >"$run_dir/boot"
+}
+
+# pod_links prints the machine's ends of the pods' network links.
+pod_links() {
+	ip -4 route show root "$pod_range" 2>/dev/null | awk '$2 == "dev" && $3 ~ /^veth/ { print $3 }' | sort -u
 }
 
 # stranger NAME prints the pid of a process NAME that is not the cluster's. Those inside containers do no harm and are left out.
@@ -123,10 +137,16 @@ make_cgroups() {
 
 # restore_machine gives everything back. It may be called at any time, however much of the cluster ever was there.
 restore_machine() {
-	local rule
+	local rule link owner
+	owner=$(cat -- "$run_dir/owner" 2>/dev/null || true)
 	kill_pods
 	unmount_below "$run_dir"
 	unmount_below "$state_dir"
+	[[ -z $owner ]] || unmount_below "$owner"
+	# A link that is left keeps the route of its pod's address, and the next pod that gets the address answers nobody.
+	for link in $(pod_links); do
+		ip link delete "$link" 2>/dev/null || true # gone with its pod's namespace in the meantime
+	done
 	if [[ -e $run_dir/kube-proxy-started ]]; then
 		nft delete table ip kube-proxy 2>/dev/null || true
 		nft delete table ip6 kube-proxy 2>/dev/null || true
