@@ -1,0 +1,129 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Standing says how well a denied control holds.
+//
+// +kubebuilder:validation:Enum=Enforced;Pending;Bypassable;NotEnforceable;NotDenied
+type Standing string
+
+const (
+	// StandingEnforced: what the control denies is refused, by what enforcedBy
+	// names.
+	StandingEnforced Standing = "Enforced"
+	// StandingPending: it will be enforced once the settings or the policy that
+	// it needs have arrived everywhere; or that they have cannot be seen, since the
+	// server runs elsewhere.
+	StandingPending Standing = "Pending"
+	// StandingBypassable: what the control denies is refused, but another path,
+	// which the message names, leads to the same thing.
+	StandingBypassable Standing = "Bypassable"
+	// StandingNotEnforceable: nothing enforces it as things are; the message
+	// says what is missing.
+	StandingNotEnforceable Standing = "NotEnforceable"
+	// StandingNotDenied: nothing is denied, so nothing has to hold.
+	StandingNotDenied Standing = "NotDenied"
+)
+
+// EffectiveControl is one row of the table of controls that hold for every
+// project of a profile.
+type EffectiveControl struct {
+	// control is the name of the control.
+	//
+	// +required
+	Control ControlName `json:"control"`
+
+	// asked is the value that this profile asks for.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=256
+	Asked string `json:"asked"`
+
+	// effective is the value that all its projects get at least.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=256
+	Effective string `json:"effective"`
+
+	// becauseOf names what made the effective value differ from the asked one.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	BecauseOf string `json:"becauseOf,omitempty"`
+
+	// enforcedBy names what refuses: the policy plugin, a setting of the server,
+	// or both.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	EnforcedBy string `json:"enforcedBy,omitempty"`
+
+	// standing says how well it holds.
+	//
+	// +required
+	Standing Standing `json:"standing"`
+
+	// message says why the standing is not Enforced, and what to do.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message,omitempty"`
+}
+
+// SettingEffect is one way in which the settings of the whole server differ
+// from what a profile asks for.
+type SettingEffect struct {
+	// control is the name of the control.
+	//
+	// +required
+	Control ControlName `json:"control"`
+
+	// message says what differs and because of whom.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message"`
+}
+
+// IsolationProfileStatus is what the operator says of a profile.
+type IsolationProfileStatus struct {
+	// observedGeneration is the generation of the spec that this status is about.
+	//
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions tell how far the profile has come: Accepted, Programmed, Ready,
+	// and, abnormal when true, Reconciling and Stalled.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// effective lists what each control is asked to be and what it is.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=control
+	// +kubebuilder:validation:MaxItems=32
+	Effective []EffectiveControl `json:"effective,omitempty"`
+
+	// gained lists where the projects get it stricter than this profile asks,
+	// because the whole server shares one setting.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Gained []SettingEffect `json:"gained,omitempty"`
+
+	// lost lists wishes of this profile that the whole server's setting cannot
+	// meet, and because of whom.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Lost []SettingEffect `json:"lost,omitempty"`
+}
