@@ -18,6 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -179,6 +180,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, o ManagerOptions) error {
 		profile.SetupWithManager(mgr),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("caches", synced),
+		metrics.Registry.Register(newConditions(mgr.GetClient())),
 	)
 }
 
