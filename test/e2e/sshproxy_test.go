@@ -104,6 +104,8 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		}).WithTimeout(soon).Should(Equal("0"))
 		s.kubectl("delete", "pods", "-l", "app.kubernetes.io/component=ssh-proxy", "--force", "--grace-period=0")
 		Eventually(s.serverCondition(v1alpha1.ConditionSSHProxyReady)).WithTimeout(2 * time.Minute).Should(HavePrefix("False/"))
+		Eventually(s.conditionMetrics).WithTimeout(soon).Should(ContainElement(MatchRegexp(
+			`^dstack_isolation_condition\{kind="DstackServer",name="main",reason="\w+",status="False",type="SSHProxyReady"\} 1$`)))
 		Consistently(func(g Gomega) {
 			g.Expect(s.told()).To(ConsistOf(sshVariables))
 			g.Expect(s.serverPod().UID).To(Equal(server.UID))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -23,6 +24,19 @@ var sshVariables = []string{dstack.EnvSSHProxyAPIToken, dstack.EnvServerSSHProxy
 // serverCondition reads a condition of the DstackServer.
 func (s *site) serverCondition(kind string) func() string {
 	return func() string { return condition(s.dstackServer(Default, "main").Status.Conditions, kind) }
+}
+
+// conditionMetrics are the lines of the manager's metrics that alerts look at.
+func (s *site) conditionMetrics() (lines []string) {
+	for _, manager := range s.pods("app.kubernetes.io/component=manager") {
+		page := s.kubectl("get", "--raw", "/api/v1/namespaces/"+s.namespace+"/pods/"+manager.Name+":8080/proxy/metrics")
+		for line := range strings.Lines(page) {
+			if strings.HasPrefix(line, "dstack_isolation_condition{") {
+				lines = append(lines, strings.TrimSpace(line))
+			}
+		}
+	}
+	return lines
 }
 
 // sshStanding is how hostSSH stands in the profile's table.
