@@ -37,6 +37,30 @@ func TestConditionsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestAlertsNameConditions holds the expressions in docs/operations.md to the
+// constants of api/v1alpha1: an alert on a reason that never comes never fires.
+func TestAlertsNameConditions(t *testing.T) {
+	text := read(t, filepath.Join(root, "docs", "operations.md"))
+	constants := constantsOf(t, filepath.Join(root, "api", "v1alpha1", "conditions.go"), "Reason", "Condition")
+	for label, prefix := range map[string]string{"type": "Condition", "reason": "Reason"} {
+		var known []string
+		for name, value := range constants {
+			if strings.HasPrefix(name, prefix) {
+				known = append(known, value)
+			}
+		}
+		named := regexp.MustCompile(`\b`+label+`="([^"]*)"`).FindAllStringSubmatch(text, -1)
+		if len(named) == 0 {
+			t.Errorf("docs/operations.md has no expression with %s", label)
+		}
+		for _, match := range named {
+			if !slices.Contains(known, match[1]) {
+				t.Errorf("docs/operations.md alerts on %s, which is no constant of api/v1alpha1", match[0])
+			}
+		}
+	}
+}
+
 // constantsOf reads the string constants of a Go file whose names begin with one
 // of the prefixes, by name.
 func constantsOf(t *testing.T, path string, prefixes ...string) map[string]string {

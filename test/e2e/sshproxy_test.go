@@ -105,7 +105,7 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		s.kubectl("delete", "pods", "-l", "app.kubernetes.io/component=ssh-proxy", "--force", "--grace-period=0")
 		Eventually(s.serverCondition(v1alpha1.ConditionSSHProxyReady)).WithTimeout(2 * time.Minute).Should(HavePrefix("False/"))
 		Eventually(s.conditionMetrics).WithTimeout(soon).Should(ContainElement(MatchRegexp(
-			`^dstack_isolation_condition\{kind="DstackServer",name="main",reason="\w+",status="False",type="SSHProxyReady"\} 1$`)))
+			`^dstack_isolation_condition\{kind="DstackServer",name="main",reason="Unreachable",status="False",type="SSHProxyReady"\} 1$`)))
 		Consistently(func(g Gomega) {
 			g.Expect(s.told()).To(ConsistOf(sshVariables))
 			g.Expect(s.serverPod().UID).To(Equal(server.UID))

@@ -26,15 +26,16 @@ any_running() {
 	return 1
 }
 
+# owner prints the state_dir of the checkout whose cluster run_dir is of; nothing when there is none.
+owner() { cat -- "$run_dir/owner" 2>/dev/null || true; }
+
 # claim_machine makes run_dir, and ends the script when another checkout's cluster is up: both would use the same addresses. What a
 # cluster has left that was killed, not taken down, goes first, whoever's it was.
 claim_machine() {
-	local owner
-	owner=$(cat -- "$run_dir/owner" 2>/dev/null || true)
 	if any_running; then
-		[[ $owner == "$state_dir" ]] ||
-			die "the cluster of another checkout is up on this machine ($owner): take it down there first, by hack/cluster/down"
-	elif [[ -d $run_dir || -n $(pod_links) ]]; then
+		[[ $(owner) == "$state_dir" ]] ||
+			die "the cluster of another checkout is up on this machine ($(owner)): take it down there first, by hack/cluster/down"
+	elif [[ -d $run_dir ]]; then
 		say "clearing away what a cluster has left that was not taken down"
 		restore_machine
 		rm -rf --one-file-system -- "$state_dir/cni/addresses" # of pods that are gone
@@ -45,7 +46,8 @@ claim_machine() {
 	printf '%s\n' "$boot_id" >"$run_dir/boot"
 }
 
-# pod_links prints the machine's ends of the pods' network links.
+# pod_links prints the machine's ends of the pods' network links. They are the cluster's own as long as run_dir is there, where the
+# pods' network namespaces are mounted; without it somebody else uses the range.
 pod_links() {
 	ip -4 route show root "$pod_range" 2>/dev/null | awk '$2 == "dev" && $3 ~ /^veth/ { print $3 }' | sort -u
 }
@@ -73,8 +75,9 @@ refuse_foreign_kubelet() {
 
 # refuse_route_in_use ends the script when the machine already routes a part of our addresses elsewhere.
 refuse_route_in_use() {
-	local route
-	route=$(ip -4 route show root "$prefix.0.0/16" 2>/dev/null | grep -vE "^($prefix\.0\.[0-9]+ dev veth|unreachable $pod_range |$service_range dev lo )" | head -n 1 || true)
+	local route own="unreachable $pod_range |$service_range dev lo "
+	! any_running || own+="|$prefix\.0\.[0-9]+ dev veth"
+	route=$(ip -4 route show root "$prefix.0.0/16" 2>/dev/null | grep -vE "^($own)" | head -n 1 || true)
 	[[ -z $route ]] ||
 		die "this machine uses addresses of $prefix.0.0/16 already ($route): choose another range by DSTACK_ISOLATION_CLUSTER_PREFIX, such as 10.77"
 }
@@ -137,14 +140,15 @@ make_cgroups() {
 
 # restore_machine gives everything back. It may be called at any time, however much of the cluster ever was there.
 restore_machine() {
-	local rule link owner
-	owner=$(cat -- "$run_dir/owner" 2>/dev/null || true)
+	local rule link links= other
+	other=$(owner)
+	[[ ! -d $run_dir ]] || links=$(pod_links)
 	kill_pods
 	unmount_below "$run_dir"
 	unmount_below "$state_dir"
-	[[ -z $owner ]] || unmount_below "$owner"
+	[[ -z $other ]] || unmount_below "$other"
 	# A link that is left keeps the route of its pod's address, and the next pod that gets the address answers nobody.
-	for link in $(pod_links); do
+	for link in $links; do
 		ip link delete "$link" 2>/dev/null || true # gone with its pod's namespace in the meantime
 	done
 	if [[ -e $run_dir/kube-proxy-started ]]; then
