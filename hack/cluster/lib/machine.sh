@@ -46,8 +46,8 @@ claim_machine() {
 	printf '%s\n' "$boot_id" >"$run_dir/boot"
 }
 
-# pod_links prints the machine's ends of the pods' network links. They are the cluster's own as long as run_dir is there, where the
-# pods' network namespaces are mounted; without it somebody else uses the range.
+# pod_links prints the machine's ends of the pods' network links. They are the cluster's own only where its containerd has been, which
+# mounts the pods' network namespaces below run_dir; else somebody else uses the range.
 pod_links() {
 	ip -4 route show root "$pod_range" 2>/dev/null | awk '$2 == "dev" && $3 ~ /^veth/ { print $3 }' | sort -u
 }
@@ -142,7 +142,7 @@ make_cgroups() {
 restore_machine() {
 	local rule link links= other
 	other=$(owner)
-	[[ ! -d $run_dir ]] || links=$(pod_links)
+	[[ ! -d $run_dir/containerd ]] || links=$(pod_links)
 	kill_pods
 	unmount_below "$run_dir"
 	unmount_below "$state_dir"
