@@ -75,6 +75,9 @@ func (s *dstackServer) start(ctx context.Context) error {
 	if err := s.prepareConfig(ctx); err != nil {
 		return err
 	}
+	if err := s.layOutDatabase(ctx); err != nil {
+		return err
+	}
 	if err := layOutPlugin(filepath.Join(s.dir, "plugin")); err != nil {
 		return err
 	}
