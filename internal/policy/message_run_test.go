@@ -48,6 +48,8 @@ func TestMessagesOfRuns(t *testing.T) {
 		"image-left-out":         {registryList("ghcr.io/example"), task("")},
 		"image-of-docker":        {registryList("ghcr.io/example"), task(`"docker":true`)},
 		"unknown-field":          {denied, ofType("service", `"groups":[{"resources":{"gpu":{"new":1}}}]`)},
+		"unknown-object":         {denied, task(`"python":{"new_danger":"on"}`)},
+		"field-of-another-kind":  {denied, ofType("dev-environment", `"nodes":2`)},
 		"unknown-field-odd-name": {denied, task(`"a\n` + strings.Repeat("x", 100) + `":1`)},
 	}
 	for name, tc := range tests {

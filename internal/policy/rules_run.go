@@ -71,8 +71,8 @@ func unknownFields(v isolation.Value, s *subject) []finding {
 	var found []finding
 	for _, at := range s.unknown {
 		found = append(found, finding{at.String(), fmt.Sprintf(
-			"the field %s is not known to this release and so not allowed in project %s: remove it or leave it empty",
-			at, s.project)})
+			"the field %s %s and so not allowed in project %s: remove it or leave it empty",
+			at, at.why, s.project)})
 	}
 	return found
 }

@@ -112,14 +112,14 @@ func (r *runReader) reference(at place, what string) (fleetRef, bool, error) {
 func (r *runReader) referenceObject(ref *fleetRef) (wellFormed bool, err error) {
 	wellFormed = true
 	path := ref.String()
-	err = r.membersOf(fleetRefObject, func(name string, _ object) error {
-		in := place{object: path, index: -1, key: name}
-		if name == "project" && r.dec.PeekKind() == 'n' {
+	err = r.membersOf(fleetRefObject, func(m member) error {
+		in := place{object: path, index: -1, key: m.name}
+		if m.name == "project" && r.dec.PeekKind() == 'n' {
 			return r.skip(in)
 		}
 		text, isString, err := r.text(in, "write a name")
 		wellFormed = wellFormed && isString && text != ""
-		if name == "project" {
+		if m.name == "project" {
 			ref.project = text
 		} else {
 			ref.name = text
@@ -141,21 +141,21 @@ func (r *runReader) instance(at place) (instanceRef, bool, error) {
 		return ref, false, r.wrong(at, kind, "write an object with fleet and instance")
 	}
 	otherwise := false
-	err := r.membersOf(instanceObject, func(name string, below object) error {
-		in := place{object: at.String(), index: -1, key: name}
+	err := r.membersOf(instanceObject, func(m member) error {
+		in := place{object: at.String(), index: -1, key: m.name}
 		switch kind := r.dec.PeekKind(); {
 		case kind == 'n':
 			return r.skip(in)
-		case name == "fleet":
+		case m.name == "fleet":
 			fleet, named, err := r.reference(in, "fleet")
 			if named {
 				ref.fleet = &fleet
 			}
 			return err
-		case name != "instance":
+		case m.name != "instance":
 			otherwise = true
 		}
-		return r.walk(below)
+		return r.walk(m.below)
 	})
 	if otherwise {
 		ref.fleet = nil
