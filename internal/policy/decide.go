@@ -24,6 +24,7 @@ var rules = [isolation.ControlCount]ruleSet{
 	isolation.SSHFleets:              {fleet: sshFleets},
 	isolation.SharedInstances:        {fleet: sharedInstances},
 	isolation.ImportedFleets:         {run: importedFleets},
+	isolation.ImportedGateways:       {run: importedGateways},
 	isolation.ExistingVolumes:        {volume: existingVolumes},
 	isolation.ServerAccess:           {run: serverAccess},
 	isolation.ServicesWithoutGateway: {run: servicesWithoutGateway},

@@ -42,6 +42,8 @@ func TestMessagesOfKinds(t *testing.T) {
 			sshConfig(`,{"hostname":"a","blocks":2}`)+`,"backends":["lambda"],"env":{"A":"b"},"blocks":2,"privileged":true`)[1:]},
 		"existing-volume":  {kind: dstack.KindVolume, spec: volume(`"backend":"aws","volume_id":"vol-1"`)},
 		"existing-claim":   {kind: dstack.KindVolume, spec: volume(`"backend":"kubernetes","claim_name":"pvc"`), eff: effective(profile("p", v1alpha1.LevelRestricted))},
+		"storage-class":    {kind: dstack.KindVolume, spec: volume(`"backend":"kubernetes","storage_class_name":"manual"`), eff: effective(profile("p", v1alpha1.LevelRestricted))},
+		"storage-classes":  {kind: dstack.KindVolume, spec: volume(`"backend":"kubernetes","storage_class_name":""`), eff: effective(profile("p", v1alpha1.LevelRestricted, allowedClasses("fast", "slow")))},
 		"volume-backend":   {kind: dstack.KindVolume, spec: volume(`"backend":"later\n"`)},
 		"volume-nothing":   {kind: dstack.KindVolume, spec: volume(`"backend":"aws"`), eff: effective(profile("p", v1alpha1.LevelOpen, allowedBackends("aws")), profile("q", v1alpha1.LevelOpen, allowedBackends("gcp")))},
 		"volume-tags":      {kind: dstack.KindVolume, spec: volume(`"backend":"aws","tags":{"a":"b"}`)},

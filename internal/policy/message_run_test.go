@@ -13,7 +13,7 @@ import (
 func TestMessagesOfRuns(t *testing.T) {
 	denied := v1alpha1.Controls{
 		ServiceRouters: "Denied", ImportedFleets: "Denied", ServerAccess: "Denied", ServicesWithoutGateway: "Denied",
-		Tags: "Denied", UnknownFields: "DeniedIfSet",
+		Tags: "Denied", UnknownFields: "DeniedIfSet", ImportedGateways: "Denied",
 	}
 	manyFleets := make([]v1alpha1.FleetName, 64)
 	for i := range manyFleets {
@@ -29,6 +29,7 @@ func TestMessagesOfRuns(t *testing.T) {
 		"imported-instance":      {denied, withProfile("", `,"instances":[{"fleet":"other/gpu","instance":0}]`)},
 		"server-access":          {denied, task(`"dstack":true`)},
 		"no-gateway":             {denied, ofType("service", `"gateway":false`)},
+		"imported-gateway":       {denied, ofType("service", `"gateway":{"project":"other","name":"gw"}`)},
 		"service":                {v1alpha1.Controls{Services: "Denied"}, ofType("service", "")},
 		"tags":                   {denied, task(`"tags":{"app":"web"}`)},
 		"tags-of-the-profile":    {denied, withProfile("", `,"tags":{"app":"web"}`)},

@@ -62,7 +62,7 @@ func (s *subject) nothingToFill(v isolation.Value) string {
 }
 
 // allFleets are the fleets that the run names for itself and for instances.
-func (r *run) allFleets() []fleetRef {
+func (r *run) allFleets() []reference {
 	all := r.fleets
 	for _, instance := range r.instances {
 		if instance.fleet != nil {
@@ -73,7 +73,7 @@ func (r *run) allFleets() []fleetRef {
 }
 
 // full is the name as the list has it.
-func (f fleetRef) full() string {
+func (f reference) full() string {
 	if f.project == "" {
 		return f.name
 	}
@@ -82,13 +82,13 @@ func (f fleetRef) full() string {
 
 // imported tells whether a fleet is another project's. dstack compares names of
 // projects letter by letter here.
-func (s *subject) imported(ref fleetRef) bool {
+func (s *subject) imported(ref reference) bool {
 	return ref.project != "" && ref.project != string(s.project)
 }
 
 // allowsFleet tells whether the list has a fleet, whether or not the run's own
 // project is written before its name.
-func (s *subject) allowsFleet(v isolation.Value, ref fleetRef) bool {
+func (s *subject) allowsFleet(v isolation.Value, ref reference) bool {
 	if s.imported(ref) {
 		return allows(v, ref.full())
 	}
@@ -97,13 +97,13 @@ func (s *subject) allowsFleet(v isolation.Value, ref fleetRef) bool {
 
 // fillable are the fleets of the list with which a run that names none can be
 // filled in: those that importedFleets would refuse are left out.
-func (s *subject) fillable(v isolation.Value) []fleetRef {
+func (s *subject) fillable(v isolation.Value) []reference {
 	if v.Mode != isolation.ModeAllowedList {
 		return nil
 	}
-	var refs []fleetRef
+	var refs []reference
 	for _, entry := range v.List {
-		ref := fleetRef{name: entry}
+		ref := reference{name: entry}
 		if project, name, found := strings.Cut(entry, "/"); found {
 			ref.project, ref.name = project, name
 		}

@@ -49,6 +49,18 @@ func servicesWithoutGateway(v isolation.Value, s *subject) []finding {
 		s.project)}}
 }
 
+// importedGateways refuses gateways of other projects. Which gateway is the
+// project's default no specification tells.
+func importedGateways(v isolation.Value, s *subject) []finding {
+	ref := s.run.namedGateway
+	if v.Mode == isolation.ModeAllowed || ref == nil || !s.imported(*ref) {
+		return nil
+	}
+	return []finding{{ref.String(), fmt.Sprintf(
+		"gateways of other projects are not allowed in project %s, and %s is one: set gateway to the name of one of this project",
+		s.project, quote(ref.full()))}}
+}
+
 // tags refuses tags, which become labels of pods on the Kubernetes backend.
 func tags(v isolation.Value, s *subject) []finding {
 	if v.Mode == isolation.ModeAllowed {

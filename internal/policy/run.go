@@ -21,11 +21,12 @@ type run struct {
 	// routers are the places where a router is set.
 	routers []place
 	// serverAccess and gateway tell whether "dstack" is set and "gateway" is
-	// anything but null and false.
+	// anything but null and false; namedGateway is the gateway if it has a name.
 	serverAccess, gateway bool
+	namedGateway          *reference
 	// fleets and instances are those that the run may be placed on; any if there
 	// are none.
-	fleets    []fleetRef
+	fleets    []reference
 	instances []instanceRef
 	// images of all its containers.
 	images []image
@@ -277,8 +278,10 @@ func (r *runReader) gateway(at place) error {
 		r.run.gateway = true
 		return r.skip(at)
 	case '"', '{':
-		_, named, err := r.reference(at, "gateway")
-		r.run.gateway = named
+		ref, named, err := r.reference(at, "gateway")
+		if named {
+			r.run.gateway, r.run.namedGateway = true, &ref
+		}
 		return err
 	default:
 		return r.wrong(at, kind, "write the name of a gateway, true or false")

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// fleetRef is a fleet that a run names; project is empty for the run's own.
-type fleetRef struct {
+// reference is a fleet or a gateway that a run names; project is empty for the
+// run's own.
+type reference struct {
 	place
 	project, name string
 }
@@ -16,12 +17,12 @@ type fleetRef struct {
 // a way that says nothing of its fleet.
 type instanceRef struct {
 	place
-	fleet *fleetRef
+	fleet *reference
 }
 
 // parameters are those of configuration or profile that a rule reads.
 type parameters struct {
-	fleets    listOf[fleetRef]
+	fleets    listOf[reference]
 	instances listOf[instanceRef]
 	backends  listOf[named]
 }
@@ -80,11 +81,11 @@ func read[T any](r *runReader, at place, into *listOf[T], entry func(place) (T, 
 	})
 }
 
-func (r *runReader) fleet(at place) (fleetRef, bool, error) { return r.reference(at, "fleet") }
+func (r *runReader) fleet(at place) (reference, bool, error) { return r.reference(at, "fleet") }
 
 // reference reads NAME, PROJECT/NAME or an object of both, for what.
-func (r *runReader) reference(at place, what string) (fleetRef, bool, error) {
-	ref := fleetRef{place: at}
+func (r *runReader) reference(at place, what string) (reference, bool, error) {
+	ref := reference{place: at}
 	wellFormed := true
 	var err error
 	switch kind := r.dec.PeekKind(); kind {
@@ -109,7 +110,7 @@ func (r *runReader) reference(at place, what string) (fleetRef, bool, error) {
 	return ref, true, nil
 }
 
-func (r *runReader) referenceObject(ref *fleetRef) (wellFormed bool, err error) {
+func (r *runReader) referenceObject(ref *reference) (wellFormed bool, err error) {
 	wellFormed = true
 	path := ref.String()
 	err = r.membersOf(fleetRefObject, func(m member) error {
