@@ -92,6 +92,8 @@ type finding struct {
 type verdict struct {
 	Reason
 	by []*isolation.Profile
+	// with is another control for which the same sentence holds, if any.
+	with string
 }
 
 func (v verdict) same(w verdict) bool { return v.Control == w.Control && v.Field == w.Field }

@@ -29,6 +29,8 @@ func TestMessagesOfKinds(t *testing.T) {
 		"ssh-fleet":          {kind: dstack.KindFleet, spec: fleet(sshConfig(""))},
 		"blocks":             {kind: dstack.KindFleet, spec: fleet(aws + `,"blocks":"auto"`)},
 		"blocks-of-a-host":   {kind: dstack.KindFleet, spec: fleet(sshConfig(`,{"hostname":"a","blocks":2}`))},
+		"blocks-of-hosts":    {kind: dstack.KindFleet, spec: fleet(sshConfig(`,{"hostname":"a","blocks":2},{"hostname":"b","blocks":"auto"}`))},
+		"unknown-in-hosts":   {kind: dstack.KindFleet, spec: fleet(sshConfig(`,{"hostname":"a","new":1},{"hostname":"b","proxy_jump":{"new":1}},{"hostname":"c","new":1},{"hostname":"d","new":1,"user":{"x":1}}`)), eff: effective(profile("p", v1alpha1.LevelBaseline))},
 		"fleet-backend":      {kind: dstack.KindFleet, spec: fleet(`"backends":["vastai"]`)},
 		"fleet-any-backend":  {kind: dstack.KindFleet, spec: fleet("")},
 		"fleet-only-ssh":     {kind: dstack.KindFleet, spec: fleet(""), eff: effective(profile("p", v1alpha1.LevelOpen, allowedBackends("remote")))},

@@ -36,6 +36,8 @@ func TestMessagesOfRuns(t *testing.T) {
 		"fleet":                  {fleetList("a100", "other/h200"), task(`"fleets":["b200"]`)},
 		"fleet-odd-name":         {fleetList("a100"), task(`"fleets":[{"project":"a\n","name":"\u202e\u0000` + strings.Repeat("x", 100) + `"}]`)},
 		"fleet-of-many":          {fleetList(manyFleets...), task(`"fleets":["b200"]`)},
+		"fleet-but-imported":     {both(fleetList("a100", "h200", "other/h200"), denied), task(`"fleets":["b200"]`)},
+		"fleet-all-imported":     {both(fleetList("other/h200"), denied), task(`"fleets":["b200"]`)},
 		"fleet-of-none":          {fleetList(), task(`"fleets":["b200"]`)},
 		"no-fleet-of-none":       {fleetList(), task("")},
 		"no-fleet-but-imported":  {both(fleetList("other/h200"), denied), task("")},

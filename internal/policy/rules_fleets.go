@@ -37,7 +37,7 @@ func fleets(v isolation.Value, s *subject) []finding {
 	for _, ref := range s.run.allFleets() {
 		if !s.allowsFleet(v, ref) {
 			found = append(found, finding{ref.String(), fmt.Sprintf("fleet %s is not allowed in project %s: %s",
-				quote(ref.full()), s.project, allowedOf(v, "use only", "fleets"))})
+				quote(ref.full()), s.project, s.fleetRemedy(v))})
 		}
 	}
 	for _, instance := range s.run.instances {
@@ -54,11 +54,21 @@ func fleets(v isolation.Value, s *subject) []finding {
 }
 
 func (s *subject) nothingToFill(v isolation.Value) string {
-	why := fmt.Sprintf("this run names no fleet, so that any could be used, which is not allowed in project %s: ", s.project)
-	if v.Mode != isolation.ModeAllowedList || len(v.List) == 0 {
-		return why + allowedOf(v, "", "fleets")
+	return fmt.Sprintf("this run names no fleet, so that any could be used, which is not allowed in project %s: %s",
+		s.project, s.fleetRemedy(v))
+}
+
+// fleetRemedy says which fleets to use instead: never one that importedFleets
+// refuses.
+func (s *subject) fleetRemedy(v isolation.Value) string {
+	var usable []string
+	for _, ref := range s.fillable(v) {
+		usable = append(usable, ref.full())
 	}
-	return why + "all fleets that the list has are of other projects, which importedFleets denies, ask the administrator to allow one of this project"
+	if len(v.List) > 0 && len(usable) == 0 {
+		return "all fleets that the list has are of other projects, which importedFleets denies, ask the administrator to allow one of this project"
+	}
+	return allowedOf(isolation.Value{Mode: v.Mode, List: usable}, "use only", "fleets")
 }
 
 // allFleets are the fleets that the run names for itself and for instances.
