@@ -65,6 +65,25 @@ type InstanceVolumes struct {
 	Paths []InstancePath `json:"paths,omitempty"`
 }
 
+// ExistingVolumes is the value of the control existingVolumes.
+//
+// +kubebuilder:validation:Enum=Allowed;AllowedStorageClasses;Denied
+type ExistingVolumes string
+
+// The values of ExistingVolumes, from loosest to strictest.
+const (
+	ExistingVolumesAllowed               ExistingVolumes = "Allowed"
+	ExistingVolumesAllowedStorageClasses ExistingVolumes = "AllowedStorageClasses"
+	ExistingVolumesDenied                ExistingVolumes = "Denied"
+)
+
+// StorageClassName is the name of a StorageClass of Kubernetes.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=253
+// +kubebuilder:validation:Pattern=`^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$`
+type StorageClassName string
+
 // UnknownFields is the value of the control unknownFields.
 //
 // +kubebuilder:validation:Enum=Allowed;DeniedIfSet
@@ -143,6 +162,8 @@ type AllowedRegistries struct {
 
 // Controls override single controls of a profile's level. A control that is
 // left out has the value that the level gives it.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.existingVolumes) && self.existingVolumes == 'AllowedStorageClasses' ? has(self.storageClasses) && self.storageClasses.size() > 0 : !has(self.storageClasses)",message="storageClasses must be set when existingVolumes is AllowedStorageClasses, and only then",reason=FieldValueInvalid,fieldPath=".storageClasses"
 type Controls struct {
 	// hostSSH says whether a user may log in to the host by SSH. Denied needs
 	// dstack's SSH proxy, enforced by the server, and lets a run carry only one
@@ -209,12 +230,31 @@ type Controls struct {
 	// +optional
 	ImportedFleets AllowedDenied `json:"importedFleets,omitempty"`
 
-	// existingVolumes says whether a volume may be registered for a disk or a
-	// claim that exists already ("volume_id", "claim_name"), which may be
-	// another tenant's.
+	// importedGateways says whether a service may name a gateway of another
+	// project. Whoever runs that gateway sees the dstack tokens of those who call
+	// the service. A service that names none gets the project's default gateway,
+	// which the project's administrators choose.
 	//
 	// +optional
-	ExistingVolumes AllowedDenied `json:"existingVolumes,omitempty"`
+	ImportedGateways AllowedDenied `json:"importedGateways,omitempty"`
+
+	// existingVolumes says whether a volume may use a disk or a claim that exists
+	// already, which may be another tenant's: Allowed, AllowedStorageClasses (a
+	// new volume may name a class in storageClasses) or Denied (nor may it name
+	// any class). The last two refuse "volume_id" and "claim_name".
+	//
+	// +optional
+	ExistingVolumes ExistingVolumes `json:"existingVolumes,omitempty"`
+
+	// storageClasses lists the StorageClasses that volumes on Kubernetes may name.
+	// Set it when existingVolumes is AllowedStorageClasses, and only then. Name
+	// only classes that provision a new disk for each claim: a claim of another
+	// class is bound to a disk that exists already.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	StorageClasses []StorageClassName `json:"storageClasses,omitempty"`
 
 	// serverAccess says whether a run may get a tunnel to the dstack server
 	// ("dstack: true").
@@ -260,8 +300,9 @@ type Controls struct {
 	Registries *AllowedRegistries `json:"registries,omitempty"`
 
 	// unknownFields is Allowed or DeniedIfSet. DeniedIfSet refuses what carries a
-	// value in a field that this release does not know; null, false, 0 and what
-	// is empty pass, because a newer dstack sends its new fields that way.
+	// value in a field that this release does not know, or not in this kind of
+	// run, or an object in a field that holds none; null, false, 0 and what is
+	// empty pass, because a newer dstack sends its new fields that way.
 	//
 	// +optional
 	UnknownFields UnknownFields `json:"unknownFields,omitempty"`

@@ -41,7 +41,7 @@ const (
 
 // ControlName names one control, as in spec.controls of an IsolationProfile.
 //
-// +kubebuilder:validation:Enum=hostSSH;privileged;instanceVolumes;hostNetwork;distributedTasks;serviceRouters;fleetEnvironment;sshFleets;sharedInstances;importedFleets;existingVolumes;serverAccess;servicesWithoutGateway;services;tags;fleets;backends;registries;unknownFields
+// +kubebuilder:validation:Enum=hostSSH;privileged;instanceVolumes;hostNetwork;distributedTasks;serviceRouters;fleetEnvironment;sshFleets;sharedInstances;importedFleets;importedGateways;existingVolumes;serverAccess;servicesWithoutGateway;services;tags;fleets;backends;registries;unknownFields
 type ControlName string
 
 // The controls, in the order of the tables that list them.
@@ -56,6 +56,7 @@ const (
 	ControlSSHFleets              ControlName = "sshFleets"
 	ControlSharedInstances        ControlName = "sharedInstances"
 	ControlImportedFleets         ControlName = "importedFleets"
+	ControlImportedGateways       ControlName = "importedGateways"
 	ControlExistingVolumes        ControlName = "existingVolumes"
 	ControlServerAccess           ControlName = "serverAccess"
 	ControlServicesWithoutGateway ControlName = "servicesWithoutGateway"

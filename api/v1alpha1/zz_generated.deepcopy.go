@@ -78,6 +78,11 @@ func (in *Controls) DeepCopyInto(out *Controls) {
 		*out = new(InstanceVolumes)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.StorageClasses != nil {
+		in, out := &in.StorageClasses, &out.StorageClasses
+		*out = make([]StorageClassName, len(*in))
+		copy(*out, *in)
+	}
 	if in.Fleets != nil {
 		in, out := &in.Fleets, &out.Fleets
 		*out = new(AllowedFleets)

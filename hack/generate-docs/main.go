@@ -31,22 +31,58 @@ policy to them.
 `
 
 const explanation = `
-- ` + "`AllowedPaths`" + ` and ` + "`AllowedList`" + ` allow what a list names and nothing else. ` + "`instanceVolumes`" + ` has its list in ` + "`paths`" + `;
-  ` + "`fleets`, `backends` and `registries`" + ` in ` + "`allowed`" + `, such as ` + "`fleets: {allowed: [a100]}`" + `. What lies below an entry of
-  ` + "`paths`" + ` or ` + "`registries`" + ` is allowed with it, by whole components. Without a list any may be used.
+- ` + "`AllowedPaths`, `AllowedStorageClasses` and `AllowedList`" + ` allow what a list names and nothing else. ` + "`instanceVolumes`" + ` has its
+  list in ` + "`paths`" + `; ` + "`existingVolumes`" + ` has it in ` + "`storageClasses`" + `, a field beside it; ` + "`fleets`, `backends` and `registries`" + ` have
+  theirs in ` + "`allowed`" + `, such as ` + "`fleets: {allowed: [a100]}`" + `. What lies below an entry of ` + "`paths`" + ` or ` + "`registries`" + ` is allowed with it, by
+  whole components. Without a list any may be used.
+- ` + "`existingVolumes`" + ` refuses ` + "`volume_id` and `claim_name`" + ` under ` + "`AllowedStorageClasses`" + ` too. ` + "`Denied`" + ` also refuses every storage class of
+  a volume on Kubernetes, since a class that provisions nothing gives the volume a disk that exists already. List only classes that
+  provision a new disk for each claim.
+- ` + "`importedGateways`" + ` looks at gateways that a service names. A service with ` + "`gateway: true`" + `, or without ` + "`gateway`" + `, gets the project's
+  default gateway, which the project's administrators choose.
 - Under a list of ` + "`fleets`" + ` a run that names none gets the list filled in. dstack does not change the fleets of a service that runs:
   when the list changes, a service that was filled in before cannot be updated in place, and has to be stopped and applied
   again. Services that name their fleets themselves are not concerned.
 - Level ` + "`Dedicated`" + ` needs ` + "`controls.fleets`" + `: the fleets that belong to these projects alone. Its ` + "`Denied`" + ` is what holds for a profile that
   came without the list past the API server.
-- ` + "`DeniedIfSet`" + ` refuses a field that this release does not know if it carries a value. Null, false, 0, empty text, lists and objects,
-  and what is made of those, pass: a newer dstack sends its new fields that way when users left them out.
+- ` + "`DeniedIfSet`" + ` refuses a field that this release does not know if it carries a value. A field that only another kind of run has, and an
+  object in a field that holds none, are such fields too. Null, false, 0, empty text, lists and objects, and what is made of those,
+  pass: a newer dstack sends its new fields that way when users left them out.
 - "Server setting" means that dstack itself is told to refuse it in all projects, where every policy that enforces denies it and no
   exception lifts it; else the plugin alone refuses, by project.
 `
 
-// examples is where the cases are, from the root of the repository.
-const examples = "internal/policy/testdata/controls"
+const cacheBefore = `
+## Caches on the hosts
+
+Many of dstack's examples mount a cache of the host, such as ` + "`/root/.cache`" + `, so that a host downloads a model once. Every level but
+Open refuses them. The refusal names ` + "`instanceVolumes`" + `. To allow a cache, give each project a directory of its own:
+
+` + "```yaml\n"
+
+const cacheAfter = "```" + `
+
+This is [a sample](../config/samples/isolationprofile-cache.yaml). Users then write:
+
+` + "```yaml" + `
+volumes: ["/var/cache/dstack/research-nlp:/root/.cache"]
+` + "```" + `
+
+- **Do not share a cache between projects that do not trust one another.** Whoever can write to a cache decides what others load from
+  it. Cached packages, compiled kernels and many model files are code, so one project's run could execute code in another's. It could also
+  read what the other downloaded with its own credentials, and fill the disk. Jobs run as root, so file permissions do not help.
+- Do not list ` + "`/root/.cache`" + ` or another directory that programs of the host use.
+- Keep the rule. ` + "`paths`" + ` allows what lies below a directory, and a run can create links in its cache. The rule allows the directory itself
+  only. Let nobody but root write to the directory above it.
+- Without the rule, list only directories in which no run can write.
+`
+
+// examples is where the cases are, and cacheSample the profile of a cache, from
+// the root of the repository.
+const (
+	examples    = "internal/policy/testdata/controls"
+	cacheSample = "config/samples/isolationprofile-cache.yaml"
+)
 
 func main() {
 	if len(os.Args) != 2 {
@@ -89,6 +125,13 @@ func controls() ([]byte, error) {
 	out.WriteString(explanation)
 	fmt.Fprintf(&out, "\nThis is level version `%s`. What it means does not change; a later release may add another version.\n",
 		v1alpha1.LevelVersionV1)
+	cache, err := os.ReadFile(cacheSample)
+	if err != nil {
+		return nil, fmt.Errorf("sample of a cache: %w", err)
+	}
+	out.WriteString(cacheBefore)
+	out.Write(cache)
+	out.WriteString(cacheAfter)
 	return out.Bytes(), nil
 }
 

@@ -22,6 +22,7 @@ const (
 	SSHFleets
 	SharedInstances
 	ImportedFleets
+	ImportedGateways
 	ExistingVolumes
 	ServerAccess
 	ServicesWithoutGateway
@@ -40,6 +41,7 @@ const (
 const (
 	ModeAllowed         = "Allowed"
 	ModeAllowedPaths    = "AllowedPaths"
+	ModeAllowedClasses  = "AllowedStorageClasses"
 	ModeAllowedList     = "AllowedList"
 	ModeDistributedOnly = "DistributedOnly"
 	ModeDenied          = "Denied"
@@ -151,12 +153,19 @@ var table = [ControlCount]row{
 		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ImportedFleets)) },
 		enforcer: ByPlugin,
 	},
-	ExistingVolumes: {
-		name:     v1alpha1.ControlExistingVolumes,
+	ImportedGateways: {
+		name:     v1alpha1.ControlImportedGateways,
 		modes:    []string{ModeAllowed, ModeDenied},
 		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
-		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ExistingVolumes)) },
+		override: func(c *v1alpha1.Controls) (Value, bool) { return simple(string(c.ImportedGateways)) },
 		enforcer: ByPlugin,
+	},
+	ExistingVolumes: {
+		name:     v1alpha1.ControlExistingVolumes,
+		modes:    []string{ModeAllowed, ModeAllowedClasses, ModeDenied},
+		presets:  [4]string{ModeAllowed, ModeAllowed, ModeDenied, ModeDenied},
+		override: existingVolumes,
+		enforcer: ByPlugin, entry: &classEntry,
 	},
 	ServerAccess: {
 		name:     v1alpha1.ControlServerAccess,

@@ -8,12 +8,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// cleanPaths, fleetNames, backendNames and registryNames are entries of lists,
-// some within others.
+// cleanPaths, fleetNames, backendNames, classNames and registryNames are entries
+// of lists, some within others.
 var (
 	cleanPaths    = []string{"/a", "/a/b", "/a/b/c", "/ab", "/b", "/b/a", "/c"}
 	fleetNames    = []string{"a", "b", "a/b", "b/a", "A"}
 	backendNames  = []string{"aws", "gcp", "remote"}
+	classNames    = []string{"a", "a.b", "fast"}
 	registryNames = []string{"a.io", "a.io/b", "a.io/b/c", "a.io/bc", "a.io:5000", "b.io/a", "docker.io"}
 )
 
@@ -21,6 +22,7 @@ var (
 func entriesOf(c Control) []string {
 	return map[Control][]string{
 		InstanceVolumes: cleanPaths, Fleets: fleetNames, Backends: backendNames, Registries: registryNames,
+		ExistingVolumes: classNames,
 	}[c]
 }
 
@@ -115,14 +117,20 @@ func TestJoinOfLists(t *testing.T) {
 		"fleets in another case":        {Fleets, list("a100"), list("A100"), denied},
 		"fleets without a list":         {Fleets, list("a100"), Fleets.Loosest(), list("a100")},
 		"fleets that are denied":        {Fleets, list("a100"), denied, denied},
-		"backends":                      {Backends, list("aws", "gcp"), list("gcp"), list("gcp")},
-		"backends are not nested":       {Backends, list("aws"), list("aws-2"), denied},
-		"registries":                    {Registries, list("ghcr.io", "quay.io/a"), list("ghcr.io/example", "quay.io"), list("ghcr.io/example", "quay.io/a")},
-		"registries by components":      {Registries, list("ghcr.io/ex"), list("ghcr.io/example"), denied},
-		"registries by host":            {Registries, list("ghcr.io"), list("ghcr.io.example.com/a"), denied},
-		"registries by port":            {Registries, list("ghcr.io"), list("ghcr.io:5000/a"), denied},
-		"an empty list":                 {Fleets, list(), list("a100"), denied},
-		"two empty lists":               {Registries, list(), list(), denied},
+		"storage classes": {
+			ExistingVolumes, Value{ModeAllowedClasses, []string{"a", "fast"}}, Value{ModeAllowedClasses, []string{"fast"}},
+			Value{ModeAllowedClasses, []string{"fast"}},
+		},
+		"storage classes and none": {ExistingVolumes, Value{ModeAllowedClasses, []string{"a"}}, denied, denied},
+		"storage classes and all":  {ExistingVolumes, Value{ModeAllowedClasses, []string{"a"}}, ExistingVolumes.Loosest(), Value{ModeAllowedClasses, []string{"a"}}},
+		"backends":                 {Backends, list("aws", "gcp"), list("gcp"), list("gcp")},
+		"backends are not nested":  {Backends, list("aws"), list("aws-2"), denied},
+		"registries":               {Registries, list("ghcr.io", "quay.io/a"), list("ghcr.io/example", "quay.io"), list("ghcr.io/example", "quay.io/a")},
+		"registries by components": {Registries, list("ghcr.io/ex"), list("ghcr.io/example"), denied},
+		"registries by host":       {Registries, list("ghcr.io"), list("ghcr.io.example.com/a"), denied},
+		"registries by port":       {Registries, list("ghcr.io"), list("ghcr.io:5000/a"), denied},
+		"an empty list":            {Fleets, list(), list("a100"), denied},
+		"two empty lists":          {Registries, list(), list(), denied},
 	} {
 		for _, got := range []Value{tc.control.join(tc.a, tc.b), tc.control.join(tc.b, tc.a)} {
 			if !got.Equal(tc.want) {

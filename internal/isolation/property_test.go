@@ -65,6 +65,8 @@ func drawControls(t *rapid.T, label func(string) string) *v1alpha1.Controls {
 		case mode == "":
 		case c == InstanceVolumes:
 			out[name] = map[string]any{"mode": mode, "paths": list}
+		case c == ExistingVolumes:
+			out[name], out["storageClasses"] = mode, list
 		case list != nil:
 			out[name] = map[string]any{"allowed": list}
 		default:

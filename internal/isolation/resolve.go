@@ -233,14 +233,14 @@ func (p *Profile) setOverrides(controls *v1alpha1.Controls) {
 			v = c.Strictest()
 		}
 		if v.isList() {
-			v = c.listValue(v.Mode, p.validEntries(c, field, v.List))
+			v = c.listValue(v.Mode, p.validEntries(c, v.List))
 		}
 		p.Values[c] = v
 	}
 }
 
 // validEntries leaves out entries that are not valid, which allows less.
-func (p *Profile) validEntries(c Control, field string, entries []string) []string {
+func (p *Profile) validEntries(c Control, entries []string) []string {
 	rule := table[c].entry
 	var valid []string
 	for i, entry := range entries {
@@ -248,7 +248,7 @@ func (p *Profile) validEntries(c Control, field string, entries []string) []stri
 			valid = append(valid, entry)
 			continue
 		}
-		p.problem(fmt.Sprintf("%s.%s[%d]", field, rule.list, i), "%s %s is not %s, so it is not allowed: %s",
+		p.problem(fmt.Sprintf("spec.controls.%s[%d]", rule.list, i), "%s %s is not %s, so it is not allowed: %s",
 			rule.what, quoted(entry), rule.isNot, rule.remedy)
 	}
 	return valid

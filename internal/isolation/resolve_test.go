@@ -26,6 +26,7 @@ func TestPresets(t *testing.T) {
 		SSHFleets:              {"Allowed", "Allowed", "Denied", "Denied"},
 		SharedInstances:        {"Allowed", "Allowed", "Denied", "Denied"},
 		ImportedFleets:         {"Allowed", "Allowed", "Denied", "Denied"},
+		ImportedGateways:       {"Allowed", "Allowed", "Denied", "Denied"},
 		ExistingVolumes:        {"Allowed", "Allowed", "Denied", "Denied"},
 		ServerAccess:           {"Allowed", "Allowed", "Denied", "Denied"},
 		ServicesWithoutGateway: {"Allowed", "Allowed", "Denied", "Denied"},
@@ -93,7 +94,7 @@ func allAllowed() v1alpha1.Controls {
 	return v1alpha1.Controls{
 		HostSSH: "Allowed", Privileged: "Allowed", InstanceVolumes: &v1alpha1.InstanceVolumes{Mode: "Allowed"}, HostNetwork: "Allowed",
 		DistributedTasks: "Allowed", ServiceRouters: "Allowed", FleetEnvironment: "Allowed", SSHFleets: "Allowed",
-		SharedInstances: "Allowed", ImportedFleets: "Allowed", ExistingVolumes: "Allowed", ServerAccess: "Allowed",
+		SharedInstances: "Allowed", ImportedFleets: "Allowed", ImportedGateways: "Allowed", ExistingVolumes: "Allowed", ServerAccess: "Allowed",
 		ServicesWithoutGateway: "Allowed", Services: "Allowed", Tags: "Allowed", UnknownFields: "Allowed",
 	}
 }
@@ -161,7 +162,7 @@ func TestUnknownValues(t *testing.T) {
 			override(v1alpha1.Controls{
 				HostSSH: "Maybe", Privileged: "denied", HostNetwork: "Sometimes", DistributedTasks: "No",
 				InstanceVolumes: &v1alpha1.InstanceVolumes{Mode: "ReadOnly"}, ServiceRouters: "a", FleetEnvironment: "b",
-				SSHFleets: "c", SharedInstances: "d", ImportedFleets: "e", ExistingVolumes: "f", ServerAccess: "g",
+				SSHFleets: "c", SharedInstances: "d", ImportedFleets: "e", ImportedGateways: "k", ExistingVolumes: "f", ServerAccess: "g",
 				ServicesWithoutGateway: "h", Services: "i", Tags: "j", UnknownFields: "Denied",
 				Fleets: &v1alpha1.AllowedFleets{}, Backends: &v1alpha1.AllowedBackends{}, Registries: &v1alpha1.AllowedRegistries{},
 			}),
@@ -176,6 +177,7 @@ func TestUnknownValues(t *testing.T) {
 				`spec.controls.sshFleets: value "c" is not known to this release, so it is treated as Denied`,
 				`spec.controls.sharedInstances: value "d" is not known to this release, so it is treated as Denied`,
 				`spec.controls.importedFleets: value "e" is not known to this release, so it is treated as Denied`,
+				`spec.controls.importedGateways: value "k" is not known to this release, so it is treated as Denied`,
 				`spec.controls.existingVolumes: value "f" is not known to this release, so it is treated as Denied`,
 				`spec.controls.serverAccess: value "g" is not known to this release, so it is treated as Denied`,
 				`spec.controls.servicesWithoutGateway: value "h" is not known to this release, so it is treated as Denied`,
@@ -201,6 +203,22 @@ func TestUnknownValues(t *testing.T) {
 				`spec.controls.registries.allowed[1]: registry "ghcr.io/Example" is not the name of a registry, so it is not allowed: write it as HOST, HOST:PORT or HOST/PATH, in lower case`,
 			},
 			slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == "backends" }),
+		},
+		"storage classes": {
+			override(v1alpha1.Controls{
+				ExistingVolumes: "AllowedStorageClasses", StorageClasses: []v1alpha1.StorageClassName{"fast", "", "Fast", "fast\n"},
+			}),
+			[]string{
+				`spec.controls.storageClasses[1]: storage class "" is not the name of a StorageClass, so it is not allowed: write it as Kubernetes does`,
+				`spec.controls.storageClasses[2]: storage class "Fast" is not the name of a StorageClass, so it is not allowed: write it as Kubernetes does`,
+				`spec.controls.storageClasses[3]: storage class "fast\n" is not the name of a StorageClass, so it is not allowed: write it as Kubernetes does`,
+			},
+			all,
+		},
+		"storage classes without a list": {
+			override(v1alpha1.Controls{ExistingVolumes: "AllowedStorageClasses"}),
+			nil,
+			slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == "existingVolumes" }),
 		},
 		"Dedicated without a list": {
 			func(s *spec) { s.Level = "Dedicated" },

@@ -14,8 +14,9 @@ import (
 type Value struct {
 	// Mode is one of the control's modes.
 	Mode string
-	// List is what is allowed when Mode is AllowedPaths or AllowedList: sorted, of
-	// nested entries only the one that allows more. Paths are clean and absolute.
+	// List is what is allowed when Mode is AllowedPaths, AllowedStorageClasses or
+	// AllowedList: sorted, of nested entries only the one that allows more. Paths
+	// are clean and absolute.
 	List []string
 }
 
@@ -38,7 +39,9 @@ func (v Value) Equal(w Value) bool {
 }
 
 // isList tells whether the value allows what its list names and nothing else.
-func (v Value) isList() bool { return v.Mode == ModeAllowedPaths || v.Mode == ModeAllowedList }
+func (v Value) isList() bool {
+	return v.Mode == ModeAllowedPaths || v.Mode == ModeAllowedClasses || v.Mode == ModeAllowedList
+}
 
 func simple(mode string) (Value, bool) { return Value{Mode: mode}, mode != "" }
 
@@ -64,10 +67,20 @@ func instanceVolumes(c *v1alpha1.Controls) (Value, bool) {
 	return v, true
 }
 
+func existingVolumes(c *v1alpha1.Controls) (Value, bool) {
+	v, set := simple(string(c.ExistingVolumes))
+	if v.Mode == ModeAllowedClasses {
+		for _, class := range c.StorageClasses {
+			v.List = append(v.List, string(class))
+		}
+	}
+	return v, set
+}
+
 // entryRule says what an entry of a control's list must be. The API says the
 // same; it is asked again for objects that did not come through it.
 type entryRule struct {
-	// list is the field of the control that holds the list, and what names an
+	// list is the field below controls that holds the list, and what names an
 	// entry in messages.
 	list, what string
 	valid      func(string) bool
@@ -76,11 +89,12 @@ type entryRule struct {
 }
 
 var (
-	pathEntry     = entryRule{"paths", "path", isCleanPath, "absolute and clean", "write it as /a/b"}
-	fleetEntry    = entryRule{"allowed", "fleet", matching(200, `([-_.a-zA-Z0-9]+/)?[-_.a-zA-Z0-9]+`), "the name of a fleet", "write it as NAME or PROJECT/NAME"}
-	backendEntry  = entryRule{"allowed", "backend", matching(63, `[a-z0-9]([-a-z0-9]*[a-z0-9])?`), "the name of a backend", "write it as dstack does, such as aws"}
+	pathEntry     = entryRule{"instanceVolumes.paths", "path", isCleanPath, "absolute and clean", "write it as /a/b"}
+	fleetEntry    = entryRule{"fleets.allowed", "fleet", matching(200, `([-_.a-zA-Z0-9]+/)?[-_.a-zA-Z0-9]+`), "the name of a fleet", "write it as NAME or PROJECT/NAME"}
+	backendEntry  = entryRule{"backends.allowed", "backend", matching(63, `[a-z0-9]([-a-z0-9]*[a-z0-9])?`), "the name of a backend", "write it as dstack does, such as aws"}
+	classEntry    = entryRule{"storageClasses", "storage class", matching(253, `[a-z0-9]([-.a-z0-9]*[a-z0-9])?`), "the name of a StorageClass", "write it as Kubernetes does"}
 	registryEntry = entryRule{
-		"allowed", "registry", matching(255, `[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*`),
+		"registries.allowed", "registry", matching(255, `[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*`),
 		"the name of a registry", "write it as HOST, HOST:PORT or HOST/PATH, in lower case",
 	}
 )

@@ -39,6 +39,7 @@ func TestControlsOfRuns(t *testing.T) {
 	imported := v1alpha1.Controls{ImportedFleets: "Denied"}
 	server := v1alpha1.Controls{ServerAccess: "Denied"}
 	gateways := v1alpha1.Controls{ServicesWithoutGateway: "Denied"}
+	importedGateways := v1alpha1.Controls{ImportedGateways: "Denied"}
 	services := v1alpha1.Controls{Services: "Denied"}
 	tags := v1alpha1.Controls{Tags: "Denied"}
 	unknown := v1alpha1.Controls{UnknownFields: "DeniedIfSet"}
@@ -78,6 +79,16 @@ func TestControlsOfRuns(t *testing.T) {
 		"gateway by name":        {gateways, ofType("service", `"gateway":"main"`), []string{}},
 		"gateway of an object":   {gateways, ofType("service", `"gateway":{"project":"other","name":"main"}`), []string{}},
 		"task without a gateway": {gateways, task(""), []string{}},
+
+		"gateway of another project":        {importedGateways, ofType("service", `"gateway":{"project":"other","name":"gw"}`), []string{"importedGateways configuration.gateway"}},
+		"gateway of another project, short": {importedGateways, ofType("service", `"gateway":"other/gw"`), []string{"importedGateways configuration.gateway"}},
+		"gateway of this project":           {importedGateways, ofType("service", `"gateway":{"project":null,"name":"gw"}`), []string{}},
+		"gateway of this project by name":   {importedGateways, ofType("service", `"gateway":{"project":"research-nlp","name":"gw"}`), []string{}},
+		"gateway of another case":           {importedGateways, ofType("service", `"gateway":"Research-NLP/gw"`), []string{"importedGateways configuration.gateway"}},
+		"gateway by its name":               {importedGateways, ofType("service", `"gateway":"gw"`), []string{}},
+		"the default gateway":               {importedGateways, ofType("service", `"gateway":true`), []string{}},
+		"no gateway at all":                 {importedGateways, ofType("service", `"gateway":false`), []string{}},
+		"a gateway left out":                {importedGateways, ofType("service", `"gateway":null`), []string{}},
 
 		"service":            {services, ofType("service", ""), []string{"services configuration.type"}},
 		"no service":         {services, task(""), []string{}},

@@ -24,6 +24,7 @@ var rules = [isolation.ControlCount]ruleSet{
 	isolation.SSHFleets:              {fleet: sshFleets},
 	isolation.SharedInstances:        {fleet: sharedInstances},
 	isolation.ImportedFleets:         {run: importedFleets},
+	isolation.ImportedGateways:       {run: importedGateways},
 	isolation.ExistingVolumes:        {volume: existingVolumes},
 	isolation.ServerAccess:           {run: serverAccess},
 	isolation.ServicesWithoutGateway: {run: servicesWithoutGateway},
@@ -91,6 +92,8 @@ type finding struct {
 type verdict struct {
 	Reason
 	by []*isolation.Profile
+	// with is another control for which the same sentence holds, if any.
+	with string
 }
 
 func (v verdict) same(w verdict) bool { return v.Control == w.Control && v.Field == w.Field }

@@ -75,11 +75,11 @@ func TestDenied(t *testing.T) {
 		"in a group":                 {ofType("service", `"replicas":null,"groups":[{"replicas":{"min":1}},{"privileged":true}]`), []string{"privileged configuration.groups[1].privileged"}},
 		"in a group, older shape":    {ofType("service", `"replicas":[{"count":{"min":0,"max":0},"docker":true}]`), []string{"privileged configuration.replicas[0].docker"}},
 		"in both shapes":             {ofType("service", `"replicas":[{"privileged":true}],"groups":[{"docker":true}]`), []string{"privileged configuration.groups[0].docker", "privileged configuration.replicas[0].privileged"}},
-		"in the groups of a task":    {task(`"groups":[{"nodes":1,"privileged":true}]`), []string{"privileged configuration.groups[0].privileged"}},
-		"in the replicas of a task":  {task(`"replicas":[{"privileged":true}]`), []string{"privileged configuration.replicas[0].privileged"}},
+		"in the groups of a task":    {task(`"groups":[{"nodes":1,"privileged":true}]`), []string{"privileged configuration.groups[0].privileged", "unknownFields configuration.groups[0].privileged"}},
+		"in the replicas of a task":  {task(`"replicas":[{"privileged":true}]`), []string{"privileged configuration.replicas[0].privileged", "unknownFields configuration.replicas"}},
 		"with escapes in the name":   {task(`"\u0070rivileged":true`), []string{"privileged configuration.privileged"}},
 		"where no release has it":    {ofType("service", `"groups":[{"router":{"x":[{"docker":true}]}}]`), []string{`privileged configuration.groups[0].router."x".docker`, `unknownFields configuration.groups[0].router."x"`}},
-		"hidden with escapes":        {task(`"setup":[[{"\u0064ocker":true}]]`), []string{"privileged configuration.setup.docker"}},
+		"hidden with escapes":        {task(`"setup":[[{"\u0064ocker":true}]]`), []string{"privileged configuration.setup.docker", "unknownFields configuration.setup"}},
 		"hidden in the range":        {ofType("service", `"replicas":{"min":1,"privileged":true}`), []string{"privileged configuration.replicas.privileged", "unknownFields configuration.replicas.privileged"}},
 		"hidden in an unknown field": {task(`"new_field":{"privileged":true}`), []string{`privileged configuration."new_field".privileged`, `unknownFields configuration."new_field"`}},
 		"hidden but false":           {task(`"setup":[{"docker":false,"privileged":null}]`), []string{}},
@@ -290,42 +290,55 @@ func TestAllowedPaths(t *testing.T) {
 
 func TestPublicKey(t *testing.T) {
 	const (
-		lines   = "has more than one line"
-		kind    = "does not begin with a known type of key such as ssh-ed25519"
-		unread  = "cannot be read as a public key"
-		form    = "is not written in the usual form"
-		comment = "has a comment with other characters than letters, digits, spaces and @ . _ - + : = , /"
+		another = ", or use another key by --ssh-identity"
+		lines   = "has more than one line: keep one line, with one key, in its .pub file" + another
+		kind    = "does not begin with a known type of key such as ssh-ed25519: remove options and whatever else is before the type in its .pub file" + another
+		unread  = "cannot be read as a public key: make a key with ssh-keygen -t ed25519 and use it by --ssh-identity"
+		form    = "is not written in the usual form: write its .pub file as TYPE KEY COMMENT, with one space between them" + another
+		comment = "has a comment with a single quote, a backslash, a backtick, a dollar sign or an invisible character: remove the comment from its .pub file"
 	)
 	tests := map[string]struct{ key, wrong string }{
-		"plain":              {plainKey, ""},
-		"comment":            {plainKey + " Ada L. <3", comment},
-		"plain comment":      {plainKey + " Ada L. user+1@laptop-2.example/x:y=z,w", ""},
-		"newline at the end": {plainKey + " dstack\n", ""},
-		"two newlines":       {plainKey + "\n\n", lines},
-		"carriage return":    {plainKey + "\r\n", lines},
-		"two lines":          {plainKey + "\n" + plainKey, lines},
-		"comment line first": {"# x\n" + plainKey, lines},
-		"empty":              {"", kind},
-		"dummy":              {"(dummy)", kind},
-		"options":            {`command="sh" ` + plainKey, kind},
-		"option":             {"cert-authority " + plainKey, kind},
-		"space first":        {" " + plainKey, kind},
-		"certificate":        {"ssh-ed25519-cert-v01@openssh.com AAAA", kind},
-		"old type":           {"ssh-dss AAAAB3NzaC1kc3M", kind},
-		"not base64":         {"ssh-ed25519 '; touch x; '", unread},
-		"no key":             {"ssh-ed25519", unread},
-		"short key":          {"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9m", unread},
-		"other type":         {"ssh-rsa " + strings.Fields(plainKey)[1], unread},
-		"two spaces":         {strings.Replace(plainKey, " ", "  ", 1), form},
-		"tab":                {plainKey + "\tx", form},
-		"quote":              {plainKey + " x'; sh; '", comment},
-		"backtick":           {plainKey + " `sh`", comment},
-		"dollar":             {plainKey + " $(sh)", comment},
-		"double quote":       {plainKey + ` "`, comment},
-		"backslash":          {plainKey + ` a\b`, comment},
-		"NUL":                {plainKey + " a\x00b", comment},
-		"NUL in the key":     {plainKey + "\x00", unread},
-		"other letters":      {plainKey + " José", comment},
+		"plain":                {plainKey, ""},
+		"comment":              {plainKey + " Ada L. <3", ""},
+		"signs in a comment":   {plainKey + ` Ada "x" (#1); a|b & c > d * ? [e] {f} ! ~ ^ %s`, ""},
+		"plain comment":        {plainKey + " Ada L. user+1@laptop-2.example/x:y=z,w", ""},
+		"newline at the end":   {plainKey + " dstack\n", ""},
+		"two newlines":         {plainKey + "\n\n", lines},
+		"line end of Windows":  {plainKey + "\r\n", ""},
+		"that after a comment": {plainKey + " a\r\n", ""},
+		"two of Windows":       {plainKey + "\r\n\r\n", lines},
+		"carriage return":      {plainKey + "\r" + plainKey, lines},
+		"newline, return":      {plainKey + "\n\r", lines},
+		"two returns":          {plainKey + "\r\r\n", lines},
+		"two lines":            {plainKey + "\n" + plainKey, lines},
+		"comment line first":   {"# x\n" + plainKey, lines},
+		"empty":                {"", kind},
+		"dummy":                {"(dummy)", kind},
+		"options":              {`command="sh" ` + plainKey, kind},
+		"option":               {"cert-authority " + plainKey, kind},
+		"space first":          {" " + plainKey, kind},
+		"certificate":          {"ssh-ed25519-cert-v01@openssh.com AAAA", kind},
+		"old type":             {"ssh-dss AAAAB3NzaC1kc3M", kind},
+		"not base64":           {"ssh-ed25519 '; touch x; '", unread},
+		"no key":               {"ssh-ed25519", unread},
+		"short key":            {"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9m", unread},
+		"other type":           {"ssh-rsa " + strings.Fields(plainKey)[1], unread},
+		"two spaces":           {strings.Replace(plainKey, " ", "  ", 1), form},
+		"tab":                  {plainKey + "\tx", form},
+		"quote":                {plainKey + " x'; sh; '", comment},
+		"backtick":             {plainKey + " `sh`", comment},
+		"dollar":               {plainKey + " $(sh)", comment},
+		"double quote":         {plainKey + ` "`, ""},
+		"backslash":            {plainKey + ` a\b`, comment},
+		"NUL":                  {plainKey + " a\x00b", comment},
+		"NUL in the key":       {plainKey + "\x00", unread},
+		"other letters":        {plainKey + " José 山田", ""},
+		"account of Windows":   {plainKey + ` corp\jdoe@DESKTOP-1`, comment},
+		"apostrophe":           {plainKey + " Ada's", comment},
+		"C1 line end":          {plainKey + " a\u0085b", comment},
+		"line separator":       {plainKey + " a\u2028b", comment},
+		"right to left":        {plainKey + " a\u202eb", comment},
+		"odd space":            {plainKey + " a\u00a0b", comment},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -333,8 +346,7 @@ func TestPublicKey(t *testing.T) {
 			d := decide(t, spec, profile("research", v1alpha1.LevelBaseline))
 			var want []string
 			if tc.wrong != "" {
-				want = []string{`the public SSH key of this run is not allowed in project "research-nlp", because it ` + tc.wrong +
-					`: send one public key on one line, without options`}
+				want = []string{`the public SSH key of this run is not allowed in project "research-nlp", because it ` + tc.wrong}
 			}
 			var got []string
 			for _, r := range d.Reasons {

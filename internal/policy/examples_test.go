@@ -30,20 +30,23 @@ func TestExamples(t *testing.T) {
 			if held := set.Profiles[0].Values[c]; held.Equal(c.Loosest()) || len(set.Profiles[0].Problems) > 0 {
 				t.Fatalf("controls.yaml makes it %s: %v", held, set.Profiles[0].Problems)
 			}
-			deny, allow := example(t, dir, "deny.json"), example(t, dir, "allow.json")
 			// A server on which distributed tasks get the host network.
 			running := policy.Running{NetworkMode: v1alpha1.NetworkModeHostForDistributed}
-
-			d := policy.Decide(set, running, deny, noon)
-			if got := slices.Compact(controlsOf(d.Reasons)); d.Allowed || !slices.Equal(got, []string{string(c.Name())}) {
-				t.Errorf("deny.json is allowed: %t, denied by %q: %s", d.Allowed, got, d.Message)
-			}
 			without := effective(profile("research", v1alpha1.LevelOpen))
-			if d := policy.Decide(without, running, deny, noon); !d.Allowed {
-				t.Errorf("deny.json is denied without the control: %s", d.Message)
+			for _, name := range examplesOf(t, dir, "deny") {
+				deny := example(t, dir, name)
+				d := policy.Decide(set, running, deny, noon)
+				if got := slices.Compact(controlsOf(d.Reasons)); d.Allowed || !slices.Equal(got, []string{string(c.Name())}) {
+					t.Errorf("%s is allowed: %t, denied by %q: %s", name, d.Allowed, got, d.Message)
+				}
+				if d := policy.Decide(without, running, deny, noon); !d.Allowed {
+					t.Errorf("%s is denied without the control: %s", name, d.Message)
+				}
 			}
-			if d := policy.Decide(set, running, allow, noon); !d.Allowed {
-				t.Errorf("allow.json is denied: %s", d.Message)
+			for _, name := range examplesOf(t, dir, "allow") {
+				if d := policy.Decide(set, running, example(t, dir, name), noon); !d.Allowed {
+					t.Errorf("%s is denied: %s", name, d.Message)
+				}
 			}
 		})
 	}
@@ -60,6 +63,23 @@ func TestExamplesAreOfControls(t *testing.T) {
 			t.Errorf("%s is no control", entry.Name())
 		}
 	}
+}
+
+// examplesOf are VERDICT.json and any others whose names begin with the verdict.
+func examplesOf(t *testing.T, dir, verdict string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, verdict+"*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, len(files))
+	for i, file := range files {
+		names[i] = filepath.Base(file)
+	}
+	if !slices.Contains(names, verdict+".json") {
+		t.Fatalf("there is no %s.json among %q", verdict, names)
+	}
+	return names
 }
 
 // example is a request as dstack sends it.

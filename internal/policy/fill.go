@@ -41,7 +41,7 @@ func (s *subject) fill(policy *isolation.Policy, spec []byte) []byte {
 }
 
 // appendFleets writes fleets as dstack itself sends them.
-func appendFleets(b []byte, refs []fleetRef) []byte {
+func appendFleets(b []byte, refs []reference) []byte {
 	b = append(b, '[')
 	for i, ref := range refs {
 		if i > 0 {

@@ -96,7 +96,6 @@ func (r *fleetReader) finish() {
 	}
 	slices.SortFunc(r.fleet.env, func(a, b variable) int { return cmp.Compare(a.name, b.name) })
 	slices.SortFunc(r.fleet.split, place.compare)
-	r.fleet.split = r.fleet.split[:min(len(r.fleet.split), maxProblems)]
 }
 
 func (r *fleetReader) backends(at place, into *backendList) error {

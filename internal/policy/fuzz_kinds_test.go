@@ -21,6 +21,7 @@ var hostileObjects = []string{
 	fleetWithProfile(`"instances":[{"fleet":{"privileged":true}}]`, `"backends":["aws"],"resources":{"cpu":[{"x":[{"docker":true}]}]}`),
 	`{"privileged":true,` + fleet(`"backends":["aws"]`)[1:],
 	volume(`"backend":"aws","volume_id":"","claim_name":[]`),
+	volume(`"backend":"aws","storage_class_name":""`),
 	volume(`"backend":"later","name":{"privileged":1}`),
 	gateway(`"backend":"AWS","certificate":{"type":"x","docker":"1"},"tags":{"docker":"x"}`),
 }
@@ -91,7 +92,8 @@ func deniedToKind(kind dstack.ApplyKind, spec any) string {
 		switch {
 		case !slices.Contains([]string{"aws", "remote", "gcp"}, backend):
 			return "its backend is another"
-		case kind == dstack.KindVolume && (configuration["volume_id"] != nil || configuration["claim_name"] != nil || backend == "remote"):
+		case kind == dstack.KindVolume && (configuration["volume_id"] != nil || configuration["claim_name"] != nil ||
+			configuration["storage_class_name"] != nil || backend == "remote"):
 			return "it exists already"
 		}
 	}

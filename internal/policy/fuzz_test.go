@@ -314,12 +314,13 @@ func count(value any) int {
 }
 
 // everything are specifications that break all controls that are about their
-// kind. Two of runs, because no run can break all.
+// kind. Several of runs, because no run can break all.
 var everything = map[dstack.ApplyKind][]string{
 	dstack.KindRun: {
 		`{"configuration":{"type":"task","nodes":2,"privileged":true,"dstack":true,"tags":{"a":"b"},"new":1,` +
 			`"volumes":[{"instance_path":"/","path":"/h"}],"fleets":["other/gpu"],"backends":["lium"]},"ssh_key_pub":""}`,
 		`{"configuration":{"type":"service","groups":[{"router":{"type":"x"},"image":"quay.io/x"}]}}`,
+		`{"configuration":{"type":"service","gateway":"other/gw"}}`,
 	},
 }
 

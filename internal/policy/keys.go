@@ -24,22 +24,23 @@ var (
 		"file_archives": {keys{"id": {}, "path": {}}},
 	}
 
-	// configurationKeys are those of tasks, services and development environments
-	// together, and of all profiles.
-	configurationKeys = joinKeys(parameterKeys, keys{
+	// commonKeys are those of all kinds of run, the others those of some. Together
+	// they are configurationKeys.
+	commonKeys = joinKeys(parameterKeys, keys{
 		"type": {}, "name": {}, "image": {}, "user": {}, "privileged": {}, "docker": {}, "entrypoint": {},
 		"working_dir": {}, "home_dir": {}, "python": {}, "nvcc": {}, "single_branch": {}, "env": {}, "shell": {},
-		"priority": {}, "volumes": {}, "dstack": {}, "setup": {}, "commands": {},
+		"priority": {}, "volumes": {}, "dstack": {}, "setup": {},
 		"registry_auth": {keys{"username": {}, "password": {}}},
 		"resources":     {runResourceKeys},
 		"repos": {keys{
 			"local_path": {}, "url": {}, "branch": {}, "hash": {}, "path": {}, "if_exists": {},
 		}},
 		"files": {keys{"local_path": {}, "path": {}}},
-
-		"nodes": {}, "groups": {}, "ports": {portKeys}, "port": {portKeys}, "gateway": {}, "strip_prefix": {},
-		"https": {}, "auth": {}, "scaling": {scalingKeys}, "replicas": {minMaxKeys}, "router": {routerKeys},
-		"ide": {}, "version": {}, "init": {}, "inactivity_duration": {},
+	})
+	taskKeys    = keys{"commands": {}, "ports": {portKeys}, "nodes": {}, "groups": {}}
+	serviceKeys = keys{
+		"commands": {}, "port": {portKeys}, "gateway": {}, "strip_prefix": {}, "https": {}, "auth": {},
+		"groups": {}, "replicas": {minMaxKeys}, "scaling": {scalingKeys}, "router": {routerKeys},
 		"model": {keys{
 			"type": {}, "name": {}, "format": {}, "prefix": {}, "chat_template": {}, "eos_token": {},
 		}},
@@ -48,7 +49,11 @@ var (
 			"type": {}, "url": {}, "method": {}, "body": {}, "timeout": {}, "interval": {}, "ready_after": {},
 			"until_ready": {}, "headers": {keys{"name": {}, "value": {}}},
 		}},
-	})
+	}
+	devEnvironmentKeys = keys{
+		"ide": {}, "version": {}, "init": {}, "inactivity_duration": {}, "ports": {portKeys},
+	}
+	configurationKeys = joinKeys(commonKeys, taskKeys, serviceKeys, devEnvironmentKeys)
 
 	// parameterKeys may be in the configuration and in a profile.
 	parameterKeys = keys{
@@ -64,12 +69,17 @@ var (
 	profileKeys = joinKeys(parameterKeys, keys{"name": {}, "default": {}})
 
 	// groupKeys are those of the groups of tasks and services.
-	groupKeys = keys{
-		"name": {}, "nodes": {}, "count": {minMaxKeys}, "replicas": {minMaxKeys}, "scaling": {scalingKeys},
-		"resources": {runResourceKeys}, "spot_policy": {}, "reservation": {}, "commands": {}, "ports": {portKeys},
-		"image": {}, "python": {}, "nvcc": {}, "docker": {}, "privileged": {}, "router": {routerKeys},
+	groupKeys = joinKeys(taskGroupKeys, serviceGroupKeys, keys{
 		// No release has these, which are read all the same.
 		"volumes": {}, "env": {}, "tags": {},
+	})
+	taskGroupKeys = keys{
+		"name": {}, "nodes": {}, "resources": {runResourceKeys}, "commands": {}, "ports": {portKeys},
+	}
+	serviceGroupKeys = keys{
+		"name": {}, "count": {minMaxKeys}, "replicas": {minMaxKeys}, "scaling": {scalingKeys},
+		"resources": {runResourceKeys}, "spot_policy": {}, "reservation": {}, "commands": {}, "image": {},
+		"python": {}, "nvcc": {}, "docker": {}, "privileged": {}, "router": {routerKeys},
 	}
 
 	volumeKeys   = keys{"name": {}, "path": {}, "instance_path": {}, "optional": {}}
@@ -119,12 +129,26 @@ func (k keys) collect(all map[string]string) {
 	}
 }
 
-func joinKeys(some, others keys) keys {
-	all := make(keys, len(some)+len(others))
-	for _, k := range []keys{some, others} {
+func joinKeys(parts ...keys) keys {
+	all := make(keys)
+	for _, k := range parts {
 		maps.Copy(all, k)
 	}
 	return all
+}
+
+// kindSet are kinds of run.
+type kindSet uint8
+
+const (
+	ofTasks kindSet = 1 << iota
+	ofServices
+	ofDevEnvironments
+)
+
+// kindsOfRuns are the values of configuration.type.
+var kindsOfRuns = map[string]kindSet{
+	kindTask: ofTasks, kindService: ofServices, kindDevEnvironment: ofDevEnvironments,
 }
 
 // object is what is known of one kind of object, ready to be asked by the bytes
@@ -134,6 +158,8 @@ type object map[string]member
 type member struct {
 	name  string
 	below object
+	// of are the kinds of run that have it; 0 for all.
+	of kindSet
 }
 
 // ready turns keys into an object.
@@ -143,17 +169,28 @@ func (k keys) ready() object {
 	}
 	o := make(object, len(k))
 	for key, n := range k {
-		o[key] = member{key, n.below.ready()}
+		o[key] = member{name: key, below: n.below.ready()}
+	}
+	return o
+}
+
+// having notes that a kind of run has the keys, as not all kinds have.
+func (o object) having(kind kindSet, k keys) object {
+	for key := range k {
+		m := o[key]
+		m.of |= kind
+		o[key] = m
 	}
 	return o
 }
 
 var (
 	specObject          = specKeys.ready()
-	configurationObject = configurationKeys.ready()
-	profileObject       = profileKeys.ready()
-	groupObject         = groupKeys.ready()
-	volumeObject        = volumeKeys.ready()
-	fleetRefObject      = fleetRefKeys.ready()
-	instanceObject      = instanceKeys.ready()
+	configurationObject = configurationKeys.ready().
+				having(ofTasks, taskKeys).having(ofServices, serviceKeys).having(ofDevEnvironments, devEnvironmentKeys)
+	profileObject  = profileKeys.ready()
+	groupObject    = groupKeys.ready().having(ofTasks, taskGroupKeys).having(ofServices, serviceGroupKeys)
+	volumeObject   = volumeKeys.ready()
+	fleetRefObject = fleetRefKeys.ready()
+	instanceObject = instanceKeys.ready()
 )

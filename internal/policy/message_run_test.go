@@ -13,7 +13,7 @@ import (
 func TestMessagesOfRuns(t *testing.T) {
 	denied := v1alpha1.Controls{
 		ServiceRouters: "Denied", ImportedFleets: "Denied", ServerAccess: "Denied", ServicesWithoutGateway: "Denied",
-		Tags: "Denied", UnknownFields: "DeniedIfSet",
+		Tags: "Denied", UnknownFields: "DeniedIfSet", ImportedGateways: "Denied",
 	}
 	manyFleets := make([]v1alpha1.FleetName, 64)
 	for i := range manyFleets {
@@ -29,12 +29,15 @@ func TestMessagesOfRuns(t *testing.T) {
 		"imported-instance":      {denied, withProfile("", `,"instances":[{"fleet":"other/gpu","instance":0}]`)},
 		"server-access":          {denied, task(`"dstack":true`)},
 		"no-gateway":             {denied, ofType("service", `"gateway":false`)},
+		"imported-gateway":       {denied, ofType("service", `"gateway":{"project":"other","name":"gw"}`)},
 		"service":                {v1alpha1.Controls{Services: "Denied"}, ofType("service", "")},
 		"tags":                   {denied, task(`"tags":{"app":"web"}`)},
 		"tags-of-the-profile":    {denied, withProfile("", `,"tags":{"app":"web"}`)},
 		"fleet":                  {fleetList("a100", "other/h200"), task(`"fleets":["b200"]`)},
 		"fleet-odd-name":         {fleetList("a100"), task(`"fleets":[{"project":"a\n","name":"\u202e\u0000` + strings.Repeat("x", 100) + `"}]`)},
 		"fleet-of-many":          {fleetList(manyFleets...), task(`"fleets":["b200"]`)},
+		"fleet-but-imported":     {both(fleetList("a100", "h200", "other/h200"), denied), task(`"fleets":["b200"]`)},
+		"fleet-all-imported":     {both(fleetList("other/h200"), denied), task(`"fleets":["b200"]`)},
 		"fleet-of-none":          {fleetList(), task(`"fleets":["b200"]`)},
 		"no-fleet-of-none":       {fleetList(), task("")},
 		"no-fleet-but-imported":  {both(fleetList("other/h200"), denied), task("")},
@@ -48,6 +51,8 @@ func TestMessagesOfRuns(t *testing.T) {
 		"image-left-out":         {registryList("ghcr.io/example"), task("")},
 		"image-of-docker":        {registryList("ghcr.io/example"), task(`"docker":true`)},
 		"unknown-field":          {denied, ofType("service", `"groups":[{"resources":{"gpu":{"new":1}}}]`)},
+		"unknown-object":         {denied, task(`"python":{"new_danger":"on"}`)},
+		"field-of-another-kind":  {denied, ofType("dev-environment", `"nodes":2`)},
 		"unknown-field-odd-name": {denied, task(`"a\n` + strings.Repeat("x", 100) + `":1`)},
 	}
 	for name, tc := range tests {

@@ -37,16 +37,23 @@ func TestMessages(t *testing.T) {
 			spec: task(`"volumes":[{"instance_path":"/etc","path":"/x"},{"instance_path":"/data//a","path":"/x"}]`),
 			eff:  effective(profile("research", v1alpha1.LevelRestricted, allowedPaths("/models", "/data"))),
 		},
-		"two-nodes":    {spec: task(`"nodes":2`)},
-		"two-groups":   {spec: task(`"groups":[{"nodes":1},{"nodes":3}]`)},
-		"ssh-key":      {spec: strings.Replace(task(""), "null", quoteJSON(t, `command="x" `+plainKey), 1)},
-		"everything":   {spec: everything},
-		"two-profiles": {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("See the wiki.")))},
-		"same-hint":    {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("Ask #gpu-platform.")))},
-		"unmatched":    {spec: task(`"docker":true`), project: "fresh", eff: isolation.Resolve(isolation.Input{Server: strictServer, Now: noon})},
-		"not-boolean":  {spec: task(`"privileged":"yes"`)},
-		"not-readable": {spec: `{"configuration":{"type":"task","type":"service"}}`},
-		"no-control":   {spec: `[]`, kind: dstack.KindFleet},
+		"two-nodes":  {spec: task(`"nodes":2`)},
+		"two-groups": {spec: task(`"groups":[{"nodes":1},{"nodes":3}]`)},
+		"ssh-key":    {spec: strings.Replace(task(""), "null", quoteJSON(t, `command="x" `+plainKey), 1)},
+		"everything": {spec: everything},
+		"two-nodes-of-two": {
+			spec: task(`"nodes":2`),
+			eff: effective(
+				profile("network", v1alpha1.LevelOpen, controls(v1alpha1.Controls{HostNetwork: "Denied"})),
+				profile("tasks", v1alpha1.LevelOpen, controls(v1alpha1.Controls{DistributedTasks: "Denied"}))),
+		},
+		"two-nodes-network": {spec: task(`"nodes":2`), eff: effective(profile("network", v1alpha1.LevelOpen, controls(v1alpha1.Controls{HostNetwork: "Denied"})))},
+		"two-profiles":      {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("See the wiki.")))},
+		"same-hint":         {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("Ask #gpu-platform.")))},
+		"unmatched":         {spec: task(`"docker":true`), project: "fresh", eff: isolation.Resolve(isolation.Input{Server: strictServer, Now: noon})},
+		"not-boolean":       {spec: task(`"privileged":"yes"`)},
+		"not-readable":      {spec: `{"configuration":{"type":"task","type":"service"}}`},
+		"no-control":        {spec: `[]`, kind: dstack.KindFleet},
 		"odd-characters": {
 			spec:    task(`"volumes":[{"instance_path":"/a\u0000\u202e\"'\n` + strings.Repeat("ä", 80) + `","path":"/x"}]`),
 			project: "research-\x1b[31m" + strings.Repeat("x", 100),
@@ -114,7 +121,7 @@ func TestMessageKeepsWhatMatters(t *testing.T) {
 	d := policy.Decide(eff, policy.Running{}, runRequest(spec), noon)
 	checkConsistent(t, d)
 	for _, control := range controlsOf(d.Reasons) {
-		if !strings.Contains(d.Message, fmt.Sprintf("control %s)", control)) {
+		if !strings.Contains(d.Message, "control "+control+")") && !strings.Contains(d.Message, "controls hostNetwork and distributedTasks)") {
 			t.Errorf("%s is not named: %s", control, d.Message)
 		}
 	}
@@ -122,8 +129,9 @@ func TestMessageKeepsWhatMatters(t *testing.T) {
 	if found == nil {
 		t.Fatalf("the end is missing: %s", d.Message)
 	}
-	shown := strings.Count(d.Message, ", control ")
-	if want := fmt.Sprint(len(d.Reasons) - shown); found[1] != want {
+	shown := strings.Count(d.Message, ", control")
+	const inOneSentence = 2 // hostNetwork and distributedTasks
+	if want := fmt.Sprint(len(d.Reasons) - (inOneSentence - 1) - shown); found[1] != want {
 		t.Errorf("%s more, want %s", found[1], want)
 	}
 }

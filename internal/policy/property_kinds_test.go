@@ -47,6 +47,7 @@ func drawObject(t *rapid.T, kind dstack.ApplyKind) model {
 		drawPart(t, &m, "backend", part{`"backend":"aws"`, ""}, part{`"backend":"gcp"`, v1alpha1.ControlBackends})
 		drawPart(t, &m, "disk", part{}, part{`"volume_id":null`, ""}, part{`"volume_id":"x"`, v1alpha1.ControlExistingVolumes})
 		drawPart(t, &m, "claim", part{}, part{`"claim_name":null`, ""}, part{`"claim_name":""`, v1alpha1.ControlExistingVolumes})
+		drawPart(t, &m, "class", part{}, part{`"storage_class_name":null`, ""}, part{`"storage_class_name":""`, v1alpha1.ControlExistingVolumes})
 	case dstack.KindGateway:
 		drawPart(t, &m, "backend", part{`"backend":"aws"`, ""}, part{`"backend":"gcp"`, v1alpha1.ControlBackends})
 	}
@@ -108,7 +109,7 @@ func TestKindsFollowTheModel(t *testing.T) {
 		}
 		c := v1alpha1.Controls{
 			FleetEnvironment: mode("environment"), SSHFleets: mode("SSH fleets"), SharedInstances: mode("shared instances"),
-			ExistingVolumes: mode("existing volumes"), Tags: mode("tags"),
+			ExistingVolumes: v1alpha1.ExistingVolumes(mode("existing volumes")), Tags: mode("tags"),
 		}
 		if rapid.Bool().Draw(t, "list of backends") {
 			c.Backends = &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"aws"}}

@@ -57,12 +57,28 @@ type shared struct {
 	flags []place
 	// unknown are the fields that this release does not know and that carry a
 	// value.
-	unknown []place
+	unknown []unknownField
 	// tags are the places where tags are set.
 	tags []place
 	// backends are the backends that are asked for, each with its place.
 	backends []named
 }
+
+// unknownField is a field, and why this release does not know what it means.
+type unknownField struct {
+	place
+	// why follows the field's name in a sentence.
+	why string
+}
+
+func (f unknownField) compare(g unknownField) int {
+	return cmp.Or(f.place.compare(g.place), cmp.Compare(f.why, g.why))
+}
+
+const (
+	notKnown    = "is not known to this release"
+	holdsObject = "holds an object, which is not known to this release"
+)
 
 // named is a name and where it stands.
 type named struct {
@@ -99,10 +115,11 @@ func readSpec(kind dstack.ApplyKind, spec []byte) (facts, []problem, bool) {
 	var r *reader
 	var object func() error
 	var finish func()
+	again := func() bool { return false }
 	switch kind {
 	case dstack.KindRun:
-		run := &runReader{}
-		r, finish = &run.reader, func() { run.finish(); f.run = run.run }
+		run := &runReader{spec: spec}
+		r, finish, again = &run.reader, func() { run.finish(); f.run = run.run }, run.readAgain
 		object = func() error { return r.membersOf(specObject, run.specMember) }
 	case dstack.KindFleet:
 		fleet := &fleetReader{}
@@ -117,10 +134,14 @@ func readSpec(kind dstack.ApplyKind, spec []byte) (facts, []problem, bool) {
 		r, finish = &gateway.reader, func() { gateway.finish(); f.gateway = gateway.gateway }
 		object = func() error { return members(r.dec, gateway.specMember) }
 	}
-	err := decode(spec, func(dec *jsontext.Decoder) error {
+	read := func(dec *jsontext.Decoder) error {
 		r.dec = dec
 		return object()
-	})
+	}
+	err := decode(spec, read)
+	if err == nil && again() {
+		err = decode(spec, read)
+	}
 	if err != nil {
 		// Half of a specification says nothing about the rest.
 		return facts{}, []problem{{whole, describe(err)}}, false
@@ -135,10 +156,12 @@ func readSpec(kind dstack.ApplyKind, spec []byte) (facts, []problem, bool) {
 // keys.
 func (r *reader) sort() {
 	s := &r.shared
-	for _, places := range []*[]place{&s.flags, &s.unknown, &s.tags} {
+	for _, places := range []*[]place{&s.flags, &s.tags} {
 		slices.SortFunc(*places, place.compare)
 		*places = slices.Compact(*places)
 	}
+	slices.SortFunc(s.unknown, unknownField.compare)
+	s.unknown = slices.Compact(s.unknown)
 	slices.SortFunc(s.backends, named.compare)
 	slices.SortFunc(r.problems, func(a, b problem) int {
 		return cmp.Or(a.place.compare(b.place), cmp.Compare(a.what, b.what))

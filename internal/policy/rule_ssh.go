@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"golang.org/x/crypto/ssh"
 
@@ -19,50 +20,62 @@ var keyTypes = []string{
 
 // hostSSH refuses a public key that could be more than one key. dstack appends
 // ssh_key_pub unread to authorized_keys of the host, takes away only the first
-// key when the run ends, and puts it between single quotes into shell commands.
-// That nobody logs in with the key itself is up to dstack's SSH proxy. No key
-// at all is harmless: dstack then takes the user's own, which it made.
+// key when the run ends, and puts it between single quotes into shell commands,
+// some of which print it by an echo that knows escapes. That nobody logs in with
+// the key itself is up to dstack's SSH proxy. No key at all is harmless: dstack
+// then takes the user's own, which it made.
 func hostSSH(v isolation.Value, s *subject) []finding {
 	if v.Mode == isolation.ModeAllowed || s.run.sshKey == nil {
 		return nil
 	}
-	wrong := wrongWithKey(*s.run.sshKey)
+	wrong, remedy := wrongWithKey(*s.run.sshKey)
 	if wrong == "" {
 		return nil
 	}
 	return []finding{{"ssh_key_pub", fmt.Sprintf(
-		"the public SSH key of this run is not allowed in project %s, because it %s: send one public key on one line, without options", s.project, wrong)}}
+		"the public SSH key of this run is not allowed in project %s, because it %s: %s", s.project, wrong, remedy)}}
 }
 
-// wrongWithKey says what is wrong with a public key, never quoting it.
-func wrongWithKey(key string) string {
-	// Files with public keys end with a newline, and so does what dstack's client
-	// reads from them and what the server makes.
-	key = strings.TrimSuffix(key, "\n")
+// wrongWithKey says what is wrong with a public key and what to do about it,
+// never quoting it.
+func wrongWithKey(key string) (wrong, remedy string) {
+	const (
+		file    = "its .pub file"
+		another = ", or use another key by --ssh-identity"
+	)
+	// Files with public keys end with a newline, on Windows with two characters.
+	// dstack takes both away before it uses the key.
+	key = strings.TrimSuffix(strings.TrimSuffix(key, "\n"), "\r")
 	if strings.ContainsAny(key, "\n\r") {
-		return "has more than one line"
+		return "has more than one line", "keep one line, with one key, in " + file + another
 	}
 	keyType, _, _ := strings.Cut(key, " ")
 	if !slices.Contains(keyTypes, keyType) {
-		return "does not begin with a known type of key such as " + ssh.KeyAlgoED25519
+		return "does not begin with a known type of key such as " + ssh.KeyAlgoED25519,
+			"remove options and whatever else is before the type in " + file + another
 	}
 	parsed, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key))
 	if err != nil {
-		return "cannot be read as a public key"
+		return "cannot be read as a public key", "make a key with ssh-keygen -t ed25519 and use it by --ssh-identity"
 	}
 	// What is read must be all there is but a comment.
 	canonical := strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(parsed)), "\n")
 	comment, found := strings.CutPrefix(key, canonical)
 	switch {
 	case !found || comment != "" && comment[0] != ' ':
-		return "is not written in the usual form"
-	case strings.ContainsFunc(comment, isUnusualInComment):
-		return "has a comment with other characters than letters, digits, spaces and @ . _ - + : = , /"
+		return "is not written in the usual form", "write " + file + " as TYPE KEY COMMENT, with one space between them" + another
+	case strings.ContainsFunc(comment, isHarmfulInComment):
+		return "has a comment with a single quote, a backslash, a backtick, a dollar sign or an invisible character",
+			"remove the comment from " + file
 	}
-	return ""
+	return "", ""
 }
 
-func isUnusualInComment(r rune) bool {
-	isPlain := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-	return !isPlain && !strings.ContainsRune(" @._-+:=,/", r)
+// isHarmfulInComment tells whether a character may mean something where dstack
+// puts keys: a single quote ends the text that it is in; a backslash becomes a
+// newline, and so a second key, in the echo of some shells; of the others some
+// reader may make a line's end or a value. All else is plain between single
+// quotes, in a line of authorized_keys and in JSON.
+func isHarmfulInComment(r rune) bool {
+	return !unicode.IsPrint(r) || strings.ContainsRune("'\\`$", r)
 }

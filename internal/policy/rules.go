@@ -96,7 +96,7 @@ func hostNetwork(v isolation.Value, s *subject) []finding {
 		return nil
 	}
 	return []finding{{s.run.nodesField, fmt.Sprintf(
-		"the network of the host is not allowed in project %s, and this task of %d nodes would get it: %s",
+		"host networking is not allowed in project %s, and this %d-node task would use it: %s",
 		s.project, s.run.nodes, oneNode(s))}}
 }
 

@@ -76,16 +76,34 @@ func sharedInstances(v isolation.Value, s *subject) []finding {
 	if v.Mode == isolation.ModeAllowed {
 		return nil
 	}
-	var found []finding
-	for _, at := range s.fleet.split {
-		where := ""
-		if at.object != inConfiguration {
-			where = " in " + place{object: at.object, index: at.index}.String()
-		}
-		found = append(found, finding{at.String(), fmt.Sprintf(
-			"instances that several jobs share are not allowed in project %s: set blocks to 1%s", s.project, where)})
+	split := s.fleet.split
+	if len(split) == 0 {
+		return nil
 	}
-	return found
+	return []finding{{split[0].String(), fmt.Sprintf(
+		"instances that several jobs share are not allowed in project %s: set blocks to 1%s", s.project, whereSplit(split))}}
+}
+
+// whereSplit says in which objects blocks are set: the first host, and how many
+// more there are. Places are in order, that of the whole fleet first.
+func whereSplit(split []place) string {
+	hosts := split
+	where := " in "
+	if split[0].object == inConfiguration {
+		if hosts = split[1:]; len(hosts) == 0 {
+			return ""
+		}
+		where += inConfiguration + " and "
+	}
+	where += hosts[0].in().String()
+	switch more := len(hosts) - 1; more {
+	case 0:
+		return where
+	case 1:
+		return where + " and 1 more host"
+	default:
+		return fmt.Sprintf("%s and %d more hosts", where, more)
+	}
 }
 
 // fleetBackends refuses fleets of other backends than the allowed ones. dstack

@@ -37,7 +37,7 @@ func fleets(v isolation.Value, s *subject) []finding {
 	for _, ref := range s.run.allFleets() {
 		if !s.allowsFleet(v, ref) {
 			found = append(found, finding{ref.String(), fmt.Sprintf("fleet %s is not allowed in project %s: %s",
-				quote(ref.full()), s.project, allowedOf(v, "use only", "fleets"))})
+				quote(ref.full()), s.project, s.fleetRemedy(v))})
 		}
 	}
 	for _, instance := range s.run.instances {
@@ -54,15 +54,25 @@ func fleets(v isolation.Value, s *subject) []finding {
 }
 
 func (s *subject) nothingToFill(v isolation.Value) string {
-	why := fmt.Sprintf("this run names no fleet, so that any could be used, which is not allowed in project %s: ", s.project)
-	if v.Mode != isolation.ModeAllowedList || len(v.List) == 0 {
-		return why + allowedOf(v, "", "fleets")
+	return fmt.Sprintf("this run names no fleet, so that any could be used, which is not allowed in project %s: %s",
+		s.project, s.fleetRemedy(v))
+}
+
+// fleetRemedy says which fleets to use instead: never one that importedFleets
+// refuses.
+func (s *subject) fleetRemedy(v isolation.Value) string {
+	var usable []string
+	for _, ref := range s.fillable(v) {
+		usable = append(usable, ref.full())
 	}
-	return why + "all fleets that the list has are of other projects, which importedFleets denies, ask the administrator to allow one of this project"
+	if len(v.List) > 0 && len(usable) == 0 {
+		return "all fleets that the list has are of other projects, which importedFleets denies, ask the administrator to allow one of this project"
+	}
+	return allowedOf(isolation.Value{Mode: v.Mode, List: usable}, "use only", "fleets")
 }
 
 // allFleets are the fleets that the run names for itself and for instances.
-func (r *run) allFleets() []fleetRef {
+func (r *run) allFleets() []reference {
 	all := r.fleets
 	for _, instance := range r.instances {
 		if instance.fleet != nil {
@@ -73,7 +83,7 @@ func (r *run) allFleets() []fleetRef {
 }
 
 // full is the name as the list has it.
-func (f fleetRef) full() string {
+func (f reference) full() string {
 	if f.project == "" {
 		return f.name
 	}
@@ -82,13 +92,13 @@ func (f fleetRef) full() string {
 
 // imported tells whether a fleet is another project's. dstack compares names of
 // projects letter by letter here.
-func (s *subject) imported(ref fleetRef) bool {
+func (s *subject) imported(ref reference) bool {
 	return ref.project != "" && ref.project != string(s.project)
 }
 
 // allowsFleet tells whether the list has a fleet, whether or not the run's own
 // project is written before its name.
-func (s *subject) allowsFleet(v isolation.Value, ref fleetRef) bool {
+func (s *subject) allowsFleet(v isolation.Value, ref reference) bool {
 	if s.imported(ref) {
 		return allows(v, ref.full())
 	}
@@ -97,13 +107,13 @@ func (s *subject) allowsFleet(v isolation.Value, ref fleetRef) bool {
 
 // fillable are the fleets of the list with which a run that names none can be
 // filled in: those that importedFleets would refuse are left out.
-func (s *subject) fillable(v isolation.Value) []fleetRef {
+func (s *subject) fillable(v isolation.Value) []reference {
 	if v.Mode != isolation.ModeAllowedList {
 		return nil
 	}
-	var refs []fleetRef
+	var refs []reference
 	for _, entry := range v.List {
-		ref := fleetRef{name: entry}
+		ref := reference{name: entry}
 		if project, name, found := strings.Cut(entry, "/"); found {
 			ref.project, ref.name = project, name
 		}

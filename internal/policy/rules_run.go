@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"regexp"
 
 	"github.com/dstack-isolation/operator/internal/isolation"
 )
@@ -49,6 +50,18 @@ func servicesWithoutGateway(v isolation.Value, s *subject) []finding {
 		s.project)}}
 }
 
+// importedGateways refuses gateways of other projects. Which gateway is the
+// project's default no specification tells.
+func importedGateways(v isolation.Value, s *subject) []finding {
+	ref := s.run.namedGateway
+	if v.Mode == isolation.ModeAllowed || ref == nil || !s.imported(*ref) {
+		return nil
+	}
+	return []finding{{ref.String(), fmt.Sprintf(
+		"gateways of other projects are not allowed in project %s, and %s is one: set gateway to the name of one of this project",
+		s.project, quote(ref.full()))}}
+}
+
 // tags refuses tags, which become labels of pods on the Kubernetes backend.
 func tags(v isolation.Value, s *subject) []finding {
 	if v.Mode == isolation.ModeAllowed {
@@ -69,12 +82,39 @@ func unknownFields(v isolation.Value, s *subject) []finding {
 		return nil
 	}
 	var found []finding
-	for _, at := range s.unknown {
-		found = append(found, finding{at.String(), fmt.Sprintf(
-			"the field %s is not known to this release and so not allowed in project %s: remove it or leave it empty",
-			at, s.project)})
+	fields, more := alike(s.unknown)
+	for i, field := range fields {
+		same := ""
+		switch {
+		case more[i] == 1:
+			same = ", and the same in 1 more entry,"
+		case more[i] > 1:
+			same = fmt.Sprintf(", and the same in %d more entries,", more[i])
+		}
+		found = append(found, finding{field.String(), fmt.Sprintf(
+			"the field %s%s %s and so not allowed in project %s: remove it or leave it empty",
+			field, same, field.why, s.project)})
 	}
 	return found
+}
+
+var positions = regexp.MustCompile(`\[[0-9]+\]`)
+
+// alike are the fields of which each is the first that differs from others in
+// nothing but positions in lists, such as of hosts, and how many others there are.
+func alike(fields []unknownField) (first []unknownField, more []int) {
+	type kind struct{ path, why string }
+	seen := make(map[kind]int)
+	for _, field := range fields {
+		k := kind{positions.ReplaceAllString(field.String(), "[]"), field.why}
+		if i, found := seen[k]; found {
+			more[i]++
+			continue
+		}
+		seen[k] = len(first)
+		first, more = append(first, field), append(more, 0)
+	}
+	return first, more
 }
 
 // backends refuses backends outside the list, and a run that names none, which

@@ -13,8 +13,9 @@ import (
 var volumeBackends = []string{"aws", "gcp", "runpod", "kubernetes", "daytona", "lium"}
 
 // existingVolumes refuses volumes for a disk or a claim that exists already,
-// which may be another tenant's. On a backend that is not known any field may
-// name one.
+// which may be another tenant's. A claim of a class that provisions nothing is
+// bound to such a disk, and no specification tells which class does. On a
+// backend that is not known any field may name one.
 func existingVolumes(v isolation.Value, s *subject) []finding {
 	if v.Mode == isolation.ModeAllowed {
 		return nil
@@ -24,6 +25,15 @@ func existingVolumes(v isolation.Value, s *subject) []finding {
 		found = append(found, finding{at.String(), fmt.Sprintf(
 			"volumes for disks and claims that exist already are not allowed in project %s: remove %s, and set size for a new volume", s.project, at.key)})
 	}
+	if class := s.volume.class; class != nil && !allowsClass(v, class.name) {
+		remedy := "remove storage_class_name for the default one"
+		if v.Mode == isolation.ModeAllowedClasses {
+			remedy += ", or use only " + list(quoted(v.List), maxPaths, "storage classes")
+		}
+		found = append(found, finding{class.String(), fmt.Sprintf(
+			"storage class %s is not allowed in project %s, because a volume of it could be a disk that exists already: %s",
+			quote(class.name), s.project, remedy)})
+	}
 	for _, backend := range s.backends {
 		if !slices.Contains(volumeBackends, backend.name) {
 			found = append(found, finding{backend.String(), fmt.Sprintf(
@@ -32,4 +42,8 @@ func existingVolumes(v isolation.Value, s *subject) []finding {
 		}
 	}
 	return found
+}
+
+func allowsClass(v isolation.Value, name string) bool {
+	return v.Mode == isolation.ModeAllowedClasses && slices.Contains(v.List, name)
 }

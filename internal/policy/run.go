@@ -1,8 +1,9 @@
 package policy
 
 import (
-	"bytes"
 	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // run is what the rules need to know of a run's specification.
@@ -20,11 +21,12 @@ type run struct {
 	// routers are the places where a router is set.
 	routers []place
 	// serverAccess and gateway tell whether "dstack" is set and "gateway" is
-	// anything but null and false.
+	// anything but null and false; namedGateway is the gateway if it has a name.
 	serverAccess, gateway bool
+	namedGateway          *reference
 	// fleets and instances are those that the run may be placed on; any if there
 	// are none.
-	fleets    []fleetRef
+	fleets    []reference
 	instances []instanceRef
 	// images of all its containers.
 	images []image
@@ -49,6 +51,11 @@ type instanceVolume struct {
 type runReader struct {
 	reader
 	run run
+	// spec is what is read; as is the run's kind when it is read a second time.
+	spec []byte
+	as   kindSet
+	// foreign are the kinds of run that lack a member which carries a value here.
+	foreign kindSet
 
 	hasConfiguration bool
 	// nodes, groupNodes: configuration.nodes, and the sum over groups; 0 if absent.
@@ -90,15 +97,14 @@ func (r *runReader) finish() {
 func inConfig(key string) place { return place{object: inConfiguration, index: -1, key: key} }
 
 const (
-	kindTask    = "task"
-	kindService = "service"
+	kindTask           = "task"
+	kindService        = "service"
+	kindDevEnvironment = "dev-environment"
 )
 
-var kinds = []string{kindTask, kindService, "dev-environment"}
-
-func (r *runReader) specMember(name string, below object) error {
-	at := place{index: -1, key: name}
-	switch name {
+func (r *runReader) specMember(m member) error {
+	at := place{index: -1, key: m.name}
+	switch m.name {
 	case inConfiguration:
 		if kind := r.dec.PeekKind(); kind != '{' {
 			return r.wrong(at, kind, "write an object")
@@ -126,14 +132,20 @@ func (r *runReader) specMember(name string, below object) error {
 		}
 		return err
 	}
-	return r.walk(below)
+	return r.walk(m.below)
 }
 
-func (r *runReader) configurationMember(name string, below object) error {
-	at := inConfig(name)
-	switch name {
+func (r *runReader) configurationMember(m member) error {
+	at, start := inConfig(m.name), r.dec.InputOffset()
+	err := r.configurationValue(at, m.below)
+	r.own(at, m.of, start)
+	return err
+}
+
+func (r *runReader) configurationValue(at place, below object) error {
+	switch at.key {
 	case "type":
-		return r.kind(at)
+		return r.readKind(at)
 	case "privileged", "docker":
 		return r.flag(at)
 	case "dstack":
@@ -147,7 +159,7 @@ func (r *runReader) configurationMember(name string, below object) error {
 	case "nodes":
 		return r.count(at, &r.nodes)
 	case "env":
-		return r.freeForm(at)
+		return r.environment(at)
 	case "image":
 		return r.image(at, &r.hasImage)
 	}
@@ -171,15 +183,15 @@ func (r *runReader) serviceMember(at place, below object) error {
 	return r.parameter(at, below, &r.configured)
 }
 
-func (r *runReader) profileMember(name string, below object) error {
-	return r.parameter(place{object: inProfile, index: -1, key: name}, below, &r.profiled)
+func (r *runReader) profileMember(m member) error {
+	return r.parameter(place{object: inProfile, index: -1, key: m.name}, m.below, &r.profiled)
 }
 
-func (r *runReader) kind(at place) error {
+func (r *runReader) readKind(at place) error {
 	kind, isString, err := r.text(at, "write task, service or dev-environment")
 	switch {
 	case err != nil || !isString:
-	case slices.Contains(kinds, kind):
+	case kindsOfRuns[kind] != 0:
 		r.run.kind = kind
 	default:
 		r.problem(at, "is %s, which is not known to this release; write task, service or dev-environment", quote(kind))
@@ -193,21 +205,12 @@ func (r *runReader) group(at place) error {
 		return r.wrong(at, kind, "write an object")
 	}
 	nodes, hasImage := 0, false
-	err := r.membersOf(groupObject, func(name string, below object) error {
-		at.key = name
-		switch name {
-		case "privileged", "docker":
-			return r.flag(at)
-		case "nodes":
-			return r.count(at, &nodes)
-		case "image":
-			return r.image(at, &hasImage)
-		case "router":
-			return r.router(at, below)
-		case "volumes", "env", "tags":
-			return r.strange(at)
-		}
-		return r.walk(below)
+	err := r.membersOf(groupObject, func(m member) error {
+		at.key = m.name
+		start := r.dec.InputOffset()
+		err := r.groupValue(at, m.below, &nodes, &hasImage)
+		r.own(at, m.of, start)
+		return err
 	})
 	r.groupNodes += nodes
 	r.groups++
@@ -220,6 +223,22 @@ func (r *runReader) group(at place) error {
 	return err
 }
 
+func (r *runReader) groupValue(at place, below object, nodes *int, hasImage *bool) error {
+	switch at.key {
+	case "privileged", "docker":
+		return r.flag(at)
+	case "nodes":
+		return r.count(at, nodes)
+	case "image":
+		return r.image(at, hasImage)
+	case "router":
+		return r.router(at, below)
+	case "volumes", "env", "tags":
+		return r.strange(at)
+	}
+	return r.walk(below)
+}
+
 // strange reads what groups have in no release, as it would have to be read if
 // one had it.
 func (r *runReader) strange(at place) error {
@@ -228,13 +247,15 @@ func (r *runReader) strange(at place) error {
 	if at.key == "volumes" {
 		err = r.list(at, at.String(), func(in place) error { carries = true; return r.volume(in) })
 	} else {
-		carries, err = r.hasKeys(at)
+		var raw jsontext.Value
+		raw, err = r.freeForm(at)
+		carries = hasKeys(raw)
 	}
 	if carries && at.key == "tags" {
 		r.shared.tags = append(r.shared.tags, at)
 	}
 	if carries && len(r.shared.unknown) < maxProblems {
-		r.shared.unknown = append(r.shared.unknown, at)
+		r.shared.unknown = append(r.shared.unknown, unknownField{at, notKnown})
 	}
 	return err
 }
@@ -257,8 +278,10 @@ func (r *runReader) gateway(at place) error {
 		r.run.gateway = true
 		return r.skip(at)
 	case '"', '{':
-		_, named, err := r.reference(at, "gateway")
-		r.run.gateway = named
+		ref, named, err := r.reference(at, "gateway")
+		if named {
+			r.run.gateway, r.run.namedGateway = true, &ref
+		}
 		return err
 	default:
 		return r.wrong(at, kind, "write the name of a gateway, true or false")
@@ -273,9 +296,9 @@ func (r *runReader) volume(at place) error {
 	}
 	var named, instance bool
 	entry := at
-	err := r.membersOf(volumeObject, func(name string, below object) error {
-		at.key = name
-		switch name {
+	err := r.membersOf(volumeObject, func(m member) error {
+		at.key = m.name
+		switch m.name {
 		case "instance_path":
 			instance = true
 			return r.instancePath(at)
@@ -286,7 +309,7 @@ func (r *runReader) volume(at place) error {
 			_, _, err := r.text(at, "write the path in the container")
 			return err
 		}
-		return r.walk(below)
+		return r.walk(m.below)
 	})
 	if named == instance {
 		r.problem(entry, "is neither a named volume nor an instance volume; write either name or instance_path")
@@ -312,7 +335,8 @@ func (r *runReader) volumeName(at place) error {
 	if kind != '"' && kind != '[' {
 		r.problem(at, "is %s; write a name or a list of names", kindName(kind))
 	}
-	if kind == '[' && bytes.ContainsAny(raw, "{") {
+	if kind == '[' && hasObject(raw) {
+		r.unknownField(raw, holdsObject, func() place { return at })
 		return r.searchHidden(raw, func() place { return at })
 	}
 	return nil

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// fleetRef is a fleet that a run names; project is empty for the run's own.
-type fleetRef struct {
+// reference is a fleet or a gateway that a run names; project is empty for the
+// run's own.
+type reference struct {
 	place
 	project, name string
 }
@@ -16,12 +17,12 @@ type fleetRef struct {
 // a way that says nothing of its fleet.
 type instanceRef struct {
 	place
-	fleet *fleetRef
+	fleet *reference
 }
 
 // parameters are those of configuration or profile that a rule reads.
 type parameters struct {
-	fleets    listOf[fleetRef]
+	fleets    listOf[reference]
 	instances listOf[instanceRef]
 	backends  listOf[named]
 }
@@ -80,11 +81,11 @@ func read[T any](r *runReader, at place, into *listOf[T], entry func(place) (T, 
 	})
 }
 
-func (r *runReader) fleet(at place) (fleetRef, bool, error) { return r.reference(at, "fleet") }
+func (r *runReader) fleet(at place) (reference, bool, error) { return r.reference(at, "fleet") }
 
 // reference reads NAME, PROJECT/NAME or an object of both, for what.
-func (r *runReader) reference(at place, what string) (fleetRef, bool, error) {
-	ref := fleetRef{place: at}
+func (r *runReader) reference(at place, what string) (reference, bool, error) {
+	ref := reference{place: at}
 	wellFormed := true
 	var err error
 	switch kind := r.dec.PeekKind(); kind {
@@ -109,17 +110,17 @@ func (r *runReader) reference(at place, what string) (fleetRef, bool, error) {
 	return ref, true, nil
 }
 
-func (r *runReader) referenceObject(ref *fleetRef) (wellFormed bool, err error) {
+func (r *runReader) referenceObject(ref *reference) (wellFormed bool, err error) {
 	wellFormed = true
 	path := ref.String()
-	err = r.membersOf(fleetRefObject, func(name string, _ object) error {
-		in := place{object: path, index: -1, key: name}
-		if name == "project" && r.dec.PeekKind() == 'n' {
+	err = r.membersOf(fleetRefObject, func(m member) error {
+		in := place{object: path, index: -1, key: m.name}
+		if m.name == "project" && r.dec.PeekKind() == 'n' {
 			return r.skip(in)
 		}
 		text, isString, err := r.text(in, "write a name")
 		wellFormed = wellFormed && isString && text != ""
-		if name == "project" {
+		if m.name == "project" {
 			ref.project = text
 		} else {
 			ref.name = text
@@ -141,21 +142,21 @@ func (r *runReader) instance(at place) (instanceRef, bool, error) {
 		return ref, false, r.wrong(at, kind, "write an object with fleet and instance")
 	}
 	otherwise := false
-	err := r.membersOf(instanceObject, func(name string, below object) error {
-		in := place{object: at.String(), index: -1, key: name}
+	err := r.membersOf(instanceObject, func(m member) error {
+		in := place{object: at.String(), index: -1, key: m.name}
 		switch kind := r.dec.PeekKind(); {
 		case kind == 'n':
 			return r.skip(in)
-		case name == "fleet":
+		case m.name == "fleet":
 			fleet, named, err := r.reference(in, "fleet")
 			if named {
 				ref.fleet = &fleet
 			}
 			return err
-		case name != "instance":
+		case m.name != "instance":
 			otherwise = true
 		}
-		return r.walk(below)
+		return r.walk(m.below)
 	})
 	if otherwise {
 		ref.fleet = nil

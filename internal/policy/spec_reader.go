@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"bytes"
-
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -104,26 +102,7 @@ func (r *specReader) plain(at place) error {
 	if err != nil || !hasObject(raw) {
 		return err
 	}
-	return r.unknownValue(at, raw)
-}
-
-// hasObject tells whether an object is in a value.
-func hasObject(raw jsontext.Value) bool {
-	if kind := raw.Kind(); kind != '[' {
-		return kind == '{'
-	}
-	inString := false
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case c == '{' && !inString:
-			return true
-		}
-	}
-	return false
+	return r.unknownValue(at, raw, holdsObject)
 }
 
 // unknown passes over the value of a key that this release does not know, which
@@ -144,28 +123,16 @@ func (r *specReader) unknown(at place) error {
 			r.shared.flags = append(r.shared.flags, at)
 		}
 	}
-	return r.unknownValue(at, raw)
+	return r.unknownValue(at, raw, notKnown)
 }
 
-func (r *specReader) unknownValue(at place, raw jsontext.Value) error {
-	if carriesValue(raw) && len(r.shared.unknown) < maxProblems {
+func (r *specReader) unknownValue(at place, raw jsontext.Value, why string) error {
+	r.unknownField(raw, why, func() place {
 		shown := at
 		shown.key = label(at.key)
-		r.shared.unknown = append(r.shared.unknown, shown)
-	}
+		return shown
+	})
 	return r.search(raw, at)
-}
-
-// tags reads a map whose keys are the user's own.
-func (r *specReader) tags(at place) error {
-	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
-		return r.wrong(at, kind, "write an object")
-	}
-	raw, err := r.dec.ReadValue()
-	if bytes.ContainsRune(raw, '"') {
-		r.shared.tags = append(r.shared.tags, at)
-	}
-	return err
 }
 
 // backend reads the name of a backend.

@@ -70,6 +70,7 @@ func list(words []string, most int, rest string) string {
 // reason of each control comes first, and the rest is counted.
 func (d *decider) message(reasons []verdict) string {
 	end := d.ending()
+	reasons = d.oneCause(reasons)
 	sentences := joined(reasons)
 	whole := strings.Join(sentences, " ") + end
 	if utf8.RuneCountInString(whole) <= maxMessage {
@@ -132,7 +133,35 @@ func sentence(v verdict) string {
 	if rule, isRule := strings.CutPrefix(v.Control, ControlRules); isRule {
 		return fmt.Sprintf("%s (%s, rule %s).", v.Message, who, rule)
 	}
+	if v.with != "" {
+		return fmt.Sprintf("%s (%s, controls %s and %s).", v.Message, who, v.Control, v.with)
+	}
 	return fmt.Sprintf("%s (%s, control %s).", v.Message, who, v.Control)
+}
+
+// oneCause makes one sentence of what hostNetwork and distributedTasks say of
+// the same nodes.
+func (d *decider) oneCause(reasons []verdict) []verdict {
+	of := func(c isolation.Control) int {
+		return slices.IndexFunc(reasons, func(v verdict) bool { return v.Control == string(c.Name()) })
+	}
+	network, tasks := of(isolation.HostNetwork), of(isolation.DistributedTasks)
+	if network < 0 || tasks < 0 || reasons[network].Field != reasons[tasks].Field {
+		return reasons
+	}
+	both := reasons[network]
+	both.with = reasons[tasks].Control
+	both.Message = fmt.Sprintf(
+		"tasks of more than one node are not allowed in project %s, nor is host networking, which this %d-node task would use: %s",
+		d.subject.project, d.subject.run.nodes, oneNode(&d.subject))
+	for _, p := range reasons[tasks].by {
+		if !slices.Contains(both.by, p) {
+			both.by = append(slices.Clip(both.by), p)
+		}
+	}
+	merged := slices.Clone(reasons)
+	merged[network] = both
+	return slices.Delete(merged, tasks, tasks+1)
 }
 
 func firstOfEachControlFirst(reasons []verdict) []verdict {

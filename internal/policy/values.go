@@ -104,28 +104,26 @@ func (r *reader) text(at place, remedy string) (s string, isString bool, err err
 	return s, err == nil, err
 }
 
-// freeForm passes over a map whose keys are the user's own.
-func (r *reader) freeForm(at place) error {
-	_, err := r.hasKeys(at)
-	return err
+// freeForm reads a map whose keys are the user's own, or null.
+func (r *reader) freeForm(at place) (jsontext.Value, error) {
+	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
+		return nil, r.wrong(at, kind, "write an object")
+	}
+	return r.dec.ReadValue()
 }
 
-// hasKeys passes over a map whose keys are the user's own, and tells whether it
-// has any.
-func (r *reader) hasKeys(at place) (bool, error) {
-	if kind := r.dec.PeekKind(); kind != '{' && kind != 'n' {
-		return false, r.wrong(at, kind, "write an object")
-	}
-	raw, err := r.dec.ReadValue()
-	return bytes.IndexByte(raw, '"') >= 0, err
-}
+// hasKeys tells whether a map has any.
+func hasKeys(raw jsontext.Value) bool { return bytes.IndexByte(raw, '"') >= 0 }
 
 // tags reads a map of tags. Those of a profile count also where tags of the
 // configuration replace them: to refuse too many of them harms nobody.
 func (r *reader) tags(at place) error {
-	set, err := r.hasKeys(at)
-	if set {
+	raw, err := r.freeForm(at)
+	if hasKeys(raw) {
 		r.shared.tags = append(r.shared.tags, at)
+	}
+	if hasObjectBelow(raw) {
+		r.unknownField(raw, holdsObject, func() place { return at })
 	}
 	return err
 }

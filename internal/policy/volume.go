@@ -6,6 +6,8 @@ import "slices"
 type volume struct {
 	// existing are the places that name a disk or a claim that exists already.
 	existing []place
+	// class is the storage class that is asked for; nil for none.
+	class *named
 }
 
 // volumeReader reads one specification of a volume in one pass.
@@ -30,6 +32,8 @@ func (r *volumeReader) member(at place) error {
 		return r.oneBackend(at)
 	case "volume_id", "claim_name":
 		return r.existing(at)
+	case "storage_class_name":
+		return r.storageClass(at)
 	case "tags":
 		return r.tags(at)
 	}
@@ -44,6 +48,17 @@ func (r *volumeReader) existing(at place) error {
 	}
 	r.volume.existing = append(r.volume.existing, at)
 	_, _, err := r.text(at, "write a name or null")
+	return err
+}
+
+// storageClass reads the class of a claim. An empty one asks for a disk without
+// a class, which exists already. What is no text counts as such.
+func (r *volumeReader) storageClass(at place) error {
+	if r.dec.PeekKind() == 'n' {
+		return r.skip(at)
+	}
+	name, _, err := r.text(at, "write a name or null")
+	r.volume.class = &named{at, name}
 	return err
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// membersOf reads an object and calls read with each name that is known, and
-// with what is below it; read must read the value. What is not known it finds.
-func (r *reader) membersOf(known object, read func(name string, below object) error) error {
+// membersOf reads an object and calls read with each of its members that is
+// known; read must read the value. What is not known it finds.
+func (r *reader) membersOf(known object, read func(member) error) error {
 	if _, err := r.dec.ReadToken(); err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (r *reader) membersOf(known object, read func(name string, below object) er
 				continue
 			}
 		}
-		if err := read(m.name, m.below); err != nil {
+		if err := read(m); err != nil {
 			return err
 		}
 	}
@@ -52,13 +52,9 @@ func (r *reader) walk(below object) error {
 		_, err := r.dec.ReadValue()
 		return err
 	case below == nil:
-		raw, err := r.dec.ReadValue()
-		if err == nil && hides(raw) {
-			return r.searchHidden(raw, r.here)
-		}
-		return err
+		return r.leaf()
 	case kind == '{':
-		return r.membersOf(below, func(_ string, below object) error { return r.walk(below) })
+		return r.membersOf(below, func(m member) error { return r.walk(m.below) })
 	}
 	if _, err := r.dec.ReadToken(); err != nil {
 		return err
@@ -70,6 +66,30 @@ func (r *reader) walk(below object) error {
 	}
 	_, err := r.dec.ReadToken()
 	return err
+}
+
+// leaf passes over a text, a number, or a list of them. An object in it is
+// something that no known version of dstack has there.
+func (r *reader) leaf() error {
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if hasObject(raw) {
+		r.unknownField(raw, holdsObject, r.here)
+	}
+	if hides(raw) {
+		return r.searchHidden(raw, r.here)
+	}
+	return nil
+}
+
+// unknownField finds a value that this release does not know, if it carries
+// something. Where it stands is asked for only then.
+func (r *reader) unknownField(raw jsontext.Value, why string, at func() place) {
+	if len(r.shared.unknown) < maxProblems && carriesValue(raw) {
+		r.shared.unknown = append(r.shared.unknown, unknownField{at(), why})
+	}
 }
 
 // unknown reads the value of a key that this release does not know in the
@@ -85,9 +105,7 @@ func (r *reader) unknown(name string) error {
 		at.key = variant
 		r.problem(at, anotherCase)
 	}
-	if len(r.shared.unknown) < maxProblems && carriesValue(raw) {
-		r.shared.unknown = append(r.shared.unknown, r.here())
-	}
+	r.unknownField(raw, notKnown, r.here)
 	switch name {
 	case "privileged", "docker", "instance_path":
 		r.hiddenValue(name, raw.Kind(), func() place {
@@ -121,58 +139,6 @@ func (r *reader) here() place {
 		at.key = label(token)
 	}
 	return at
-}
-
-// carriesValue tells whether a value, which must be valid, is anything but null,
-// false, 0, "", [], {} and trees of those. A newer dstack sends its new fields
-// with such values when the user left them out.
-func carriesValue(raw jsontext.Value) bool {
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case c == 't':
-			return true
-		case c == '"':
-			end := endOfString(raw, i)
-			isName := bytes.HasPrefix(bytes.TrimLeft(raw[end:], " \t\r\n"), []byte(":"))
-			if !isName && end-i > len(`""`) {
-				return true
-			}
-			i = end - 1
-		case '0' <= c && c <= '9':
-			end, isZero := number(raw, i)
-			if !isZero {
-				return true
-			}
-			i = end - 1
-		}
-	}
-	return false
-}
-
-// number is the position after the number that has a digit at start, and
-// whether it is 0, whatever its exponent.
-func number(raw []byte, start int) (end int, isZero bool) {
-	mantissa := start
-	for ; mantissa < len(raw) && (raw[mantissa] == '.' || '0' <= raw[mantissa] && raw[mantissa] <= '9'); mantissa++ {
-		if raw[mantissa] > '0' {
-			return mantissa, false
-		}
-	}
-	rest := bytes.TrimLeft(raw[mantissa:], "eE+-0123456789")
-	return len(raw) - len(rest), true
-}
-
-// endOfString is the position after the string that begins at start.
-func endOfString(raw []byte, start int) int {
-	for i := start + 1; i < len(raw); i++ {
-		switch raw[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(raw)
 }
 
 // signs are what a value has in it that may hide something: a name, or an

@@ -380,6 +380,7 @@ var _ = Describe("Bounds of the schema", func() {
 	describe(profileKind, profileBounds)
 	describe(profileKind, valueBounds())
 	describe(profileKind, listBounds())
+	describe(profileKind, classBounds())
 	describe(profileKind, profileRuleBounds)
 
 	It("lets no control be written that this release does not know", func(ctx context.Context) {

@@ -5,15 +5,18 @@ import "fmt"
 // controlNames are all controls, in the order in which messages list them.
 var controlNames = []string{
 	"hostSSH", "privileged", "instanceVolumes", "hostNetwork", "distributedTasks", "serviceRouters", "fleetEnvironment", "sshFleets",
-	"sharedInstances", "importedFleets", "existingVolumes", "serverAccess", "servicesWithoutGateway", "services", "tags",
+	"sharedInstances", "importedFleets", "importedGateways", "existingVolumes", "serverAccess", "servicesWithoutGateway", "services", "tags",
 	"fleets", "backends", "registries", "unknownFields",
 }
 
-// valueBounds are the values of the controls that know no middle way, and of
-// unknownFields.
+// valueBounds are the values of the controls that know no middle way, of
+// existingVolumes and of unknownFields.
 func valueBounds() []boundCase {
 	var cases []boundCase
-	for _, name := range controlNames[5:15] {
+	for _, name := range controlNames[5:16] {
+		if name == "existingVolumes" {
+			continue
+		}
 		field := "spec.controls." + name
 		cases = append(cases,
 			boundCase{
@@ -31,6 +34,18 @@ func valueBounds() []boundCase {
 	}
 	return append(cases,
 		boundCase{
+			about:    "strictest value of existingVolumes",
+			accepted: fields{"spec.controls.existingVolumes": "Denied"},
+			rejected: fields{"spec.controls.existingVolumes": "DeniedIfSet"},
+			message:  `spec.controls.existingVolumes: Unsupported value: "DeniedIfSet": supported values: "Allowed", "AllowedStorageClasses", "Denied"`,
+		},
+		boundCase{
+			about:    "loosest value of existingVolumes",
+			accepted: fields{"spec.controls.existingVolumes": "Allowed"},
+			rejected: fields{"spec.controls.existingVolumes": ""},
+			message:  `spec.controls.existingVolumes: Unsupported value: "": supported values: "Allowed", "AllowedStorageClasses", "Denied"`,
+		},
+		boundCase{
 			about:    "strictest value of unknownFields",
 			accepted: fields{"spec.controls.unknownFields": "DeniedIfSet"},
 			rejected: fields{"spec.controls.unknownFields": "Denied"},
@@ -47,6 +62,7 @@ func valueBounds() []boundCase {
 const (
 	fleetPattern    = `^([-_.a-zA-Z0-9]+/)?[-_.a-zA-Z0-9]+$`
 	backendPattern  = `^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	classPattern    = `^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$`
 	registryPattern = `^[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`
 )
 
@@ -103,6 +119,49 @@ func listBounds() []boundCase {
 				message:  fmt.Sprintf("%s.allowed[0]: Invalid value: %q: %s.allowed[0] in body should match '%s'", field, bad, field, list.pattern),
 			})
 		}
+	}
+	return cases
+}
+
+// classBounds are the bounds of storageClasses.
+func classBounds() []boundCase {
+	const field = "spec.controls.storageClasses"
+	classes := func(names ...string) fields {
+		return fields{
+			"spec.controls.existingVolumes": "AllowedStorageClasses",
+			field:                           strs(len(names), func(i int) string { return names[i] }),
+		}
+	}
+	cases := []boundCase{
+		{
+			about:    "storageClasses are bounded",
+			accepted: classes(texts(64)...),
+			rejected: classes(texts(65)...),
+			message:  field + ": Too many: 65: must have at most 64 items",
+		},
+		{
+			about:    "storageClasses are named once",
+			rejected: classes("a", "a"),
+			message:  field + `[1]: Duplicate value: "a"`,
+		},
+		{
+			about:    "an entry of storageClasses is bounded",
+			accepted: classes(repeat(253)),
+			rejected: classes(repeat(254)),
+			message:  field + "[0]: Too long: may not be more than 253 bytes",
+		},
+		{
+			about:    "an entry of storageClasses is not empty",
+			rejected: classes(""),
+			message:  field + `[0]: Invalid value: "": ` + field + "[0] in body should be at least 1 chars long",
+		},
+	}
+	for _, bad := range []string{"Fast", "fast-", "a/b", "*", "a b"} {
+		cases = append(cases, boundCase{
+			about:    fmt.Sprintf("storageClasses do not name %q", bad),
+			rejected: classes(bad),
+			message:  fmt.Sprintf("%s[0]: Invalid value: %q: %s[0] in body should match '%s'", field, bad, field, classPattern),
+		})
 	}
 	return cases
 }

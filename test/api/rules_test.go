@@ -157,6 +157,20 @@ var rules = []ruleCase{
 		},
 	},
 	{
+		kind: profileKind, path: "spec.controls",
+		accepted: []fields{
+			{"spec.controls.existingVolumes": "Denied"},
+			{"spec.controls.existingVolumes": "AllowedStorageClasses", "spec.controls.storageClasses": []any{"fast-ssd"}},
+		},
+		rejected: []rejection{
+			{fields{"spec.controls.existingVolumes": "AllowedStorageClasses"}, invalidProfile(classesRule)},
+			{fields{"spec.controls.existingVolumes": "AllowedStorageClasses", "spec.controls.storageClasses": []any{}}, invalidProfile(classesRule)},
+			{fields{"spec.controls.existingVolumes": "Denied", "spec.controls.storageClasses": []any{"fast-ssd"}}, invalidProfile(classesRule)},
+			{fields{"spec.controls.existingVolumes": "Allowed", "spec.controls.storageClasses": []any{"fast-ssd"}}, invalidProfile(classesRule)},
+			{fields{"spec.controls.storageClasses": []any{"fast-ssd"}}, invalidProfile(classesRule)},
+		},
+	},
+	{
 		kind: profileKind, path: "spec.controls.instanceVolumes",
 		accepted: []fields{
 			{"spec.controls.instanceVolumes": map[string]any{"mode": "Allowed"}},
@@ -205,6 +219,7 @@ const (
 	workloadRule = "spec.workload: Forbidden: workload kind and name must not change: delete this DstackServer, which gives the workload back, and create one for the other workload"
 	fleetsRule   = "spec.level: Required value: level Dedicated needs controls.fleets: list the fleets that belong to these projects alone"
 	hintRule     = "hint must be one line without control characters"
+	classesRule  = "spec.controls.storageClasses: Invalid value: storageClasses must be set when existingVolumes is AllowedStorageClasses, and only then"
 	pathsRule    = "spec.controls.instanceVolumes.paths: Invalid value: paths must be set when mode is AllowedPaths, and only then"
 )
 

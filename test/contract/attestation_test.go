@@ -12,7 +12,7 @@ import (
 // takes as running; a Python plugin says with each request what its own process
 // runs with, and the weaker of the two counts.
 var _ = Describe("What the dstack server process really runs with", Ordered, func() {
-	const twoNodesOnTheHost = `the network of the host is not allowed in project "research-nlp", and this task of 2 nodes would get it: set nodes to 1 (profile dstack/research, control hostNetwork).`
+	const twoNodesOnTheHost = `host networking is not allowed in project "research-nlp", and this 2-node task would use it: set nodes to 1 (profile dstack/research, control hostNetwork).`
 
 	BeforeAll(func(ctx context.Context) { servers.serves(ctx, "host-network") })
 	AfterAll(func(ctx context.Context) { servers.serves(ctx, "policy") })

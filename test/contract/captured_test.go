@@ -76,7 +76,7 @@ func nearestCaptured(release string) string {
 // projectOf is a project that a profile of just this level governs.
 var projectOf = map[v1alpha1.Level]string{v1alpha1.LevelBaseline: base, v1alpha1.LevelRestricted: research}
 
-var controlName = regexp.MustCompile(`, control ([A-Za-z]+)\)`)
+var controlName = regexp.MustCompile(`, controls? ([A-Za-z]+)(?: and ([A-Za-z]+))?\)`)
 
 // The server takes back what it sent: every captured specification is accepted as
 // it is, as run_spec, in its form of the wire. So all of them are asked.
@@ -146,9 +146,11 @@ func controlsIn(message string) []string {
 	seen := map[string]bool{}
 	var names []string
 	for _, found := range controlName.FindAllStringSubmatch(message, -1) {
-		if !seen[found[1]] {
-			seen[found[1]] = true
-			names = append(names, found[1])
+		for _, name := range found[1:] {
+			if name != "" && !seen[name] {
+				seen[name] = true
+				names = append(names, name)
+			}
 		}
 	}
 	return names

@@ -73,7 +73,7 @@ func (c submitted) expectPassed(got answer) {
 	GinkgoHelper()
 	switch c.kind {
 	case dstack.KindVolume, dstack.KindGateway:
-		Expect(got.message()).To(HavePrefix("Backend aws not available"))
+		Expect(got.message()).To(MatchRegexp("^Backend (aws|kubernetes) not available"))
 	default:
 		expectAcceptedByPolicy(got, c.capture)
 	}

@@ -59,8 +59,8 @@ func demoRun(name string) string {
 const (
 	researchHint = " Ask #gpu-platform."
 	privileged   = `privileged containers are not allowed in project "research-nlp": set privileged to false (profile dstack/research, control privileged).`
-	twoNodes     = `the network of the host is not allowed in project "research-nlp", and this task of 2 nodes would get it: set nodes to 1 (profile dstack/research, control hostNetwork).` +
-		` Tasks of more than one node are not allowed in project "research-nlp", and this one has 2: set nodes to 1 (profile dstack/research, control distributedTasks).`
+	twoNodes     = `tasks of more than one node are not allowed in project "research-nlp", nor is host networking, which this 2-node task would use: set nodes to 1` +
+		` (profile dstack/research, controls hostNetwork and distributedTasks).`
 )
 
 // demoRefusals are the refusals of the demo's runs in the project research-nlp.
@@ -102,21 +102,20 @@ var moreRefusals = map[string]struct {
 	},
 	"task groups": {
 		configuration: `{"type":"task","groups":[{"nodes":1,"commands":["x"]},{"nodes":1,"commands":["x"]}]}`,
-		want: `the network of the host is not allowed in project "research-nlp", and this task of 2 nodes would get it: keep one group with nodes set to 1` +
-			` (profile dstack/research, control hostNetwork).` +
-			` Tasks of more than one node are not allowed in project "research-nlp", and this one has 2: keep one group with nodes set to 1` +
-			` (profile dstack/research, control distributedTasks).`,
+		want: `tasks of more than one node are not allowed in project "research-nlp", nor is host networking, which this 2-node task would use:` +
+			` keep one group with nodes set to 1 (profile dstack/research, controls hostNetwork and distributedTasks).`,
 	},
 	"a public key of two lines": {
 		configuration: `{"type":"task","commands":["x"]}`, key: plainKey + "\n" + plainKey,
-		want: `the public SSH key of this run is not allowed in project "research-nlp", because it has more than one line: send one public key on one line, without options` +
+		want: `the public SSH key of this run is not allowed in project "research-nlp", because it has more than one line:` +
+			` keep one line, with one key, in its .pub file, or use another key by --ssh-identity` +
 			` (profile dstack/research, control hostSSH).`,
 	},
 	"several things at once": {
 		configuration: `{"type":"task","commands":["x"],"nodes":2,"privileged":true,"volumes":["/:/host"]}`,
 		want: privileged +
 			` Instance volume "/" is not allowed in project "research-nlp": remove it from volumes (profile dstack/research, control instanceVolumes).` +
-			strings.Replace(" "+twoNodes, " the", " The", 1),
+			strings.Replace(" "+twoNodes, " tasks", " Tasks", 1),
 	},
 }
 

@@ -69,7 +69,7 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
     - name: existingVolumes
       type:
-        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.ExistingVolumes
     - name: fleetEnvironment
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
@@ -83,6 +83,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
     - name: importedFleets
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: importedGateways
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
     - name: instanceVolumes
@@ -112,6 +115,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sshFleets
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
+    - name: storageClasses
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.StorageClassName
+          elementRelationship: associative
     - name: tags
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.AllowedDenied
@@ -311,6 +320,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+- name: com.github.dstack-isolation.operator.api.v1alpha1.ExistingVolumes
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ExternalSSHProxy
   map:
     fields:
@@ -806,6 +817,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Standing
+  scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.StorageClassName
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.UnknownFields
   scalar: string

@@ -47,10 +47,21 @@ type ControlsApplyConfiguration struct {
 	// projects. A run that names no fleet may still be placed on an imported one:
 	// set fleets too to prevent that.
 	ImportedFleets *apiv1alpha1.AllowedDenied `json:"importedFleets,omitempty"`
-	// existingVolumes says whether a volume may be registered for a disk or a
-	// claim that exists already ("volume_id", "claim_name"), which may be
-	// another tenant's.
-	ExistingVolumes *apiv1alpha1.AllowedDenied `json:"existingVolumes,omitempty"`
+	// importedGateways says whether a service may name a gateway of another
+	// project. Whoever runs that gateway sees the dstack tokens of those who call
+	// the service. A service that names none gets the project's default gateway,
+	// which the project's administrators choose.
+	ImportedGateways *apiv1alpha1.AllowedDenied `json:"importedGateways,omitempty"`
+	// existingVolumes says whether a volume may use a disk or a claim that exists
+	// already, which may be another tenant's: Allowed, AllowedStorageClasses (a
+	// new volume may name a class in storageClasses) or Denied (nor may it name
+	// any class). The last two refuse "volume_id" and "claim_name".
+	ExistingVolumes *apiv1alpha1.ExistingVolumes `json:"existingVolumes,omitempty"`
+	// storageClasses lists the StorageClasses that volumes on Kubernetes may name.
+	// Set it when existingVolumes is AllowedStorageClasses, and only then. Name
+	// only classes that provision a new disk for each claim: a claim of another
+	// class is bound to a disk that exists already.
+	StorageClasses []apiv1alpha1.StorageClassName `json:"storageClasses,omitempty"`
 	// serverAccess says whether a run may get a tunnel to the dstack server
 	// ("dstack: true").
 	ServerAccess *apiv1alpha1.AllowedDenied `json:"serverAccess,omitempty"`
@@ -74,8 +85,9 @@ type ControlsApplyConfiguration struct {
 	// may be used.
 	Registries *AllowedRegistriesApplyConfiguration `json:"registries,omitempty"`
 	// unknownFields is Allowed or DeniedIfSet. DeniedIfSet refuses what carries a
-	// value in a field that this release does not know; null, false, 0 and what
-	// is empty pass, because a newer dstack sends its new fields that way.
+	// value in a field that this release does not know, or not in this kind of
+	// run, or an object in a field that holds none; null, false, 0 and what is
+	// empty pass, because a newer dstack sends its new fields that way.
 	UnknownFields *apiv1alpha1.UnknownFields `json:"unknownFields,omitempty"`
 }
 
@@ -165,11 +177,29 @@ func (b *ControlsApplyConfiguration) WithImportedFleets(value apiv1alpha1.Allowe
 	return b
 }
 
+// WithImportedGateways sets the ImportedGateways field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ImportedGateways field is set to the value of the last call.
+func (b *ControlsApplyConfiguration) WithImportedGateways(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+	b.ImportedGateways = &value
+	return b
+}
+
 // WithExistingVolumes sets the ExistingVolumes field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the ExistingVolumes field is set to the value of the last call.
-func (b *ControlsApplyConfiguration) WithExistingVolumes(value apiv1alpha1.AllowedDenied) *ControlsApplyConfiguration {
+func (b *ControlsApplyConfiguration) WithExistingVolumes(value apiv1alpha1.ExistingVolumes) *ControlsApplyConfiguration {
 	b.ExistingVolumes = &value
+	return b
+}
+
+// WithStorageClasses adds the given value to the StorageClasses field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the StorageClasses field.
+func (b *ControlsApplyConfiguration) WithStorageClasses(values ...apiv1alpha1.StorageClassName) *ControlsApplyConfiguration {
+	for i := range values {
+		b.StorageClasses = append(b.StorageClasses, values[i])
+	}
 	return b
 }
 
