@@ -79,6 +79,9 @@ type Reason struct {
 	// Profiles are the names of the profiles that ask for it; "unmatchedProjects"
 	// for the server's. Empty for ControlSpec, which holds under every profile.
 	Profiles []string
+	// Cause is why the expression of a rule could not be evaluated, for those who
+	// wrote it; empty for all else. Users are not shown it.
+	Cause string
 }
 
 // ControlSpec stands in Reason.Control for a specification whose shape is not
