@@ -77,7 +77,7 @@ func (d *decider) judgeRules(req *Request) (refused, audited []verdict) {
 	if len(enforced)+len(counted) == 0 {
 		return nil, nil
 	}
-	object, err := expression.NewRequest(req.Spec, req.User, req.Project)
+	object, err := expression.NewRequest(req.Spec, expression.Asker{User: req.User, Project: req.Project, Offer: d.subject.run.offer})
 	refused = d.ask(enforced, object, err)
 	if len(counted) > 0 && err == nil {
 		object = object.Refilled()

@@ -102,7 +102,7 @@ func readSpec(kind dstack.ApplyKind, spec []byte) (facts, []problem, bool) {
 	switch kind {
 	case dstack.KindRun:
 		run := &runReader{}
-		r, finish = &run.reader, func() { run.finish(); f.run = run.run }
+		r, finish = &run.reader, func() { run.finish(); f.run = run.run; f.run.offer = isOffer(&f.run, spec) }
 		object = func() error { return r.membersOf(specObject, run.specMember) }
 	case dstack.KindFleet:
 		fleet := &fleetReader{}

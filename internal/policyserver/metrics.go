@@ -69,7 +69,7 @@ func newMetrics() *metrics {
 			"Decisions in which an exception lifted a control, by profile and exception.",
 			"profile", "exception"),
 		filled: counter("filled_total",
-			"Requests that named no fleet and were allowed with the fleets of the list filled in, by kind of object.",
+			"Requests that were allowed with a list filled in, by kind of object: the fleets of the list for a run that names none, the backends of the list for an offer that names none.",
 			"kind"),
 		errors: counter("request_errors_total",
 			"Requests on the decision endpoints that were answered with an error, which dstack takes for a refusal, by kind of object and reason.",
