@@ -21,21 +21,14 @@ import (
 func (s *dstackServer) cli(ctx context.Context, project, stdin string, args ...string) (string, error) {
 	GinkgoHelper()
 	home := GinkgoT().TempDir()
-	said := ""
-	for _, command := range [][]string{
-		{"project", "add", "--name", project, "--url", s.admin.url, "--token", s.members[member].token, "-y"},
-		args,
-	} {
-		cmd := exec.CommandContext(ctx, filepath.Join(s.venv, "bin", "dstack"), command...)
-		cmd.Dir, cmd.Env = home, []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=" + home, "COLUMNS=2000", "DSTACK_PROJECT=" + project}
-		cmd.Stdin = strings.NewReader(stdin)
-		out, err := cmd.CombinedOutput()
-		said = string(out)
-		if err != nil {
-			return said, fmt.Errorf("dstack %s: %w: %s", command[0], err, out)
-		}
-	}
-	return said, nil
+	config := fmt.Sprintf("projects:\n- {name: %s, url: %q, token: %q, default: true}\n", project, s.admin.url, s.members[member].token)
+	Expect(os.Mkdir(filepath.Join(home, ".dstack"), 0o700)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(home, ".dstack", "config.yml"), []byte(config), 0o600)).To(Succeed())
+	cmd := exec.CommandContext(ctx, filepath.Join(s.venv, "bin", "dstack"), args...)
+	cmd.Dir, cmd.Env = home, []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=" + home, "COLUMNS=2000"}
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // capturedOffer is what a release's client made of "dstack offer" with options;
@@ -67,9 +60,12 @@ func capturedOffers(release string) []capturedOffer {
 // lateBackends are those that some releases lack.
 var lateBackends = map[string]string{"seeweb": "0.21.5", "daytona": "0.22.5", "lium": "0.22.5"}
 
+// presetCase is the captured question of a preset.
+const presetCase = "preset"
+
 // presetConfiguration makes the client plan a preset, which asks for offers; the
 // answer "n" ends it there.
-const presetConfiguration = "type: preset\nmodel: some/model\ntrials: 1\nmax_ttft: 1s\nmin_context_length: 1\nconcurrency: 1\nfleets: [gpu]\n"
+const presetConfiguration = "type: preset\nmodel: some/model\ntrials: 1\nmax_ttft: 1000\nmin_context_length: 1\nconcurrency: 1\nfleets: [gpu]\n"
 
 // specsOfOffers are about what the client sends when somebody only looks.
 func specsOfOffers(r *release, server string) {
@@ -143,13 +139,18 @@ func specsOfOffers(r *release, server string) {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(string(asked.answer)).To(ContainSubstring(`"error":null`), said)
 		Expect(specOf(asked.answer)).NotTo(MatchJSON(specOf(asked.body)), "the list is filled in")
+		for _, c := range capturedOffers(r.version) {
+			if c.Dstack == r.version && c.Name == presetCase && server == withREST {
+				Expect(specOf(asked.body)).To(MatchJSON(c.Request.Spec))
+			}
+		}
 	})
 
 	if server != withREST {
 		return
 	}
 	for _, c := range capturedOffers(r.version) {
-		if c.Dstack != r.version {
+		if c.Dstack != r.version || c.Name == presetCase {
 			continue
 		}
 		It("sends what was captured of dstack offer: "+c.Name, func(ctx context.Context) {
