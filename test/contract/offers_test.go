@@ -17,13 +17,14 @@ import (
 )
 
 // cli runs dstack's own client as the member, with nothing of this machine's
-// user. It returns what the client said.
+// user, in a folder with presetFile. It returns what the client said.
 func (s *dstackServer) cli(ctx context.Context, project, stdin string, args ...string) (string, error) {
 	GinkgoHelper()
 	home := GinkgoT().TempDir()
 	config := fmt.Sprintf("projects:\n- {name: %s, url: %q, token: %q, default: true}\n", project, s.admin.url, s.members[member].token)
 	Expect(os.Mkdir(filepath.Join(home, ".dstack"), 0o700)).To(Succeed())
 	Expect(os.WriteFile(filepath.Join(home, ".dstack", "config.yml"), []byte(config), 0o600)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(home, presetFile), []byte(presetConfiguration), 0o600)).To(Succeed())
 	cmd := exec.CommandContext(ctx, filepath.Join(s.venv, "bin", "dstack"), args...)
 	cmd.Dir, cmd.Env = home, []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=" + home, "COLUMNS=2000"}
 	cmd.Stdin = strings.NewReader(stdin)
@@ -62,6 +63,8 @@ var lateBackends = map[string]string{"seeweb": "0.21.5", "daytona": "0.22.5", "l
 
 // presetCase is the captured question of a preset.
 const presetCase = "preset"
+
+const presetFile = "preset.dstack.yml"
 
 // presetConfiguration makes the client plan a preset, which asks for offers; the
 // answer "n" ends it there.
@@ -133,9 +136,7 @@ func specsOfOffers(r *release, server string) {
 			return // has no presets
 		}
 		By("taking a preset's question for the same")
-		file := filepath.Join(GinkgoT().TempDir(), "preset.dstack.yml")
-		Expect(os.WriteFile(file, []byte(presetConfiguration), 0o600)).To(Succeed())
-		said, asked, err = offers(ctx, research, "apply", "-f", file)
+		said, asked, err = offers(ctx, research, "apply", "-f", presetFile)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(string(asked.answer)).To(ContainSubstring(`"error":null`), said)
 		Expect(specOf(asked.answer)).NotTo(MatchJSON(specOf(asked.body)), "the list is filled in")
