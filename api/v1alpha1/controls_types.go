@@ -128,7 +128,7 @@ type BackendName string
 type AllowedBackends struct {
 	// allowed lists the backends that runs, fleets, volumes and gateways may use,
 	// by dstack's names, such as aws, gcp or kubernetes; remote stands for SSH
-	// fleets.
+	// fleets. A request of dstack offer that names none gets this list filled in.
 	//
 	// +required
 	// +listType=set

@@ -48,6 +48,16 @@ const explanation = `
 - ` + "`DeniedIfSet`" + ` refuses a field that this release does not know if it carries a value. A field that only another kind of run has, and an
   object in a field that holds none, are such fields too. Null, false, 0, empty text, lists and objects, and what is made of those,
   pass: a newer dstack sends its new fields that way when users left them out.
+- Controls hold for everybody who applies something, global administrators included. At ` + "`Restricted`" + `, for example, an
+  administrator cannot apply an on-premises fleet of these projects again, because ` + "`sshFleets`" + ` is denied. Name the
+  administrator in an exception, or keep such fleets in a project with a profile of its own:
+  [exceptions.md](exceptions.md#administrators).
+- ` + "`dstack offer`" + ` and ` + "`dstack preset create`" + ` send a run that is made up, with the image ` + "`scratch`" + `, which does not exist. Exactly
+  that run is recognised. ` + "`registries`" + ` does not hold for its image. Under a list of ` + "`backends`" + ` it gets the list filled in where it
+  names none, so that what is offered is what is allowed. All other controls hold as for every run, and so do rules, which can
+  tell it ([rules.md](rules.md#dstack-offer)). With ` + "`--group-by`" + `, dstack answers without asking any plugin. Of backends that not every
+  release of dstack has, those are filled in that the asking release is sure to have; with ` + "`delivery: REST`" + `, which does not say
+  its release, ` + "`seeweb`" + `, ` + "`daytona`" + ` and ` + "`lium`" + ` are offered when they are named.
 - "Server setting" means that dstack itself is told to refuse it in all projects, where every policy that enforces denies it and no
   exception lifts it; else the plugin alone refuses, by project.
 `

@@ -22,7 +22,7 @@ import (
 // Environment names what expressions mean: the functions of CEL in this release
 // of Kubernetes, the oldest that the operator supports, and the limits of this
 // package. It is part of the policy revision.
-const Environment = "kubernetes-1.33/1"
+const Environment = "kubernetes-1.33/2"
 
 const (
 	// MaxBytes is how long an expression may be, as in the API.
@@ -38,6 +38,7 @@ const (
 	variableObject  = "object"
 	variableUser    = "user"
 	variableProject = "project"
+	variableOffer   = "offer"
 )
 
 // Program is a compiled expression, or one that does not compile. It is
@@ -138,6 +139,7 @@ var celEnvironment = sync.OnceValues(func() (*cel.Env, error) {
 			cel.Variable(variableObject, cel.DynType),
 			cel.Variable(variableUser, cel.StringType),
 			cel.Variable(variableProject, cel.StringType),
+			cel.Variable(variableOffer, cel.BoolType),
 		},
 	})
 	if err != nil {

@@ -19,11 +19,24 @@ const secret = "hunter2-secret"
 
 func request(t testing.TB, spec string) *expression.Request {
 	t.Helper()
-	r, err := expression.NewRequest([]byte(spec), "ada", "research-nlp")
+	r, err := expression.NewRequest([]byte(spec), expression.Asker{User: "ada", Project: "research-nlp"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+func TestOffer(t *testing.T) {
+	p := expression.Compile(`offer || object.configuration.type == 'service'`)
+	for _, offer := range []bool{true, false} {
+		r, err := expression.NewRequest([]byte(run), expression.Asker{Offer: offer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if holds, err := r.Holds(p); holds != offer || err != nil {
+			t.Errorf("with offer %t: got %t, %v", offer, holds, err)
+		}
+	}
 }
 
 func TestHolds(t *testing.T) {
@@ -213,7 +226,7 @@ func TestSpecificationsThatRulesCannotBeAskedAbout(t *testing.T) {
 	}
 	for spec, want := range tests {
 		got := ""
-		if _, err := expression.NewRequest([]byte(spec), "u", "p"); err != nil {
+		if _, err := expression.NewRequest([]byte(spec), expression.Asker{User: "u", Project: "p"}); err != nil {
 			got = err.Error()
 		}
 		if got != want {

@@ -33,7 +33,7 @@ func FuzzHolds(f *testing.F) {
 		start := time.Now()
 		p := expression.Compile(expr)
 		checkText(t, p.Err(), expr)
-		r, err := expression.NewRequest([]byte(spec), user, "p")
+		r, err := expression.NewRequest([]byte(spec), expression.Asker{User: user, Project: "p"})
 		checkText(t, err, expr)
 		if err != nil {
 			return

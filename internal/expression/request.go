@@ -11,17 +11,29 @@ import (
 type Request struct {
 	object        ref.Val
 	user, project types.String
+	offer         types.Bool
 	left          uint64
+}
+
+// Asker is who asks, and for what.
+type Asker struct {
+	// User applies the object to the Project.
+	User, Project string
+	// Offer tells that nothing is to start: the request is for offers.
+	Offer bool
 }
 
 // NewRequest decodes a specification for the expressions of one decision. An
 // error never quotes the specification.
-func NewRequest(spec []byte, user, project string) (*Request, error) {
+func NewRequest(spec []byte, by Asker) (*Request, error) {
 	object, err := decode(spec)
 	if err != nil {
 		return nil, err
 	}
-	return &Request{object: object, user: types.String(user), project: types.String(project), left: decisionLimit}, nil
+	return &Request{
+		object: object, user: types.String(by.User), project: types.String(by.Project), offer: types.Bool(by.Offer),
+		left: decisionLimit,
+	}, nil
 }
 
 // Refilled is the same request with all that a decision may cost. What an audit
@@ -69,6 +81,8 @@ func (a activation) ResolveName(name string) (any, bool) {
 		return a.user, true
 	case variableProject:
 		return a.project, true
+	case variableOffer:
+		return a.offer, true
 	}
 	return nil, false
 }

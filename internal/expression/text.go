@@ -17,9 +17,21 @@ const (
 	maxIssue  = 200
 )
 
+// ErrCost matches the errors of Holds for an expression that was cut off for
+// what it costs. Every other error is about a value that it met.
+var ErrCost = errors.New("the expression costs too much")
+
+type costError string
+
+// Error tells what cost too much.
+func (e costError) Error() string { return string(e) }
+
+// Is matches ErrCost.
+func (e costError) Is(target error) bool { return target == ErrCost }
+
 var (
-	errEvaluationLimit = errors.New("it costs more than one evaluation may: look at less of the object, or write a rule for each part")
-	errDecisionLimit   = errors.New("all rules together cost more than one decision may: write fewer or simpler ones")
+	errEvaluationLimit = costError("it costs more than one evaluation may: look at less of the object, or write a rule for each part")
+	errDecisionLimit   = costError("all rules together cost more than one decision may: write fewer or simpler ones")
 	errNoOverload      = errors.New("a value is of another type than an operator or function in it takes: test it first, as in != null")
 	errIndex           = errors.New("an index is out of range: test size() first")
 	errArithmetic      = errors.New("a number is divided by zero or out of range")

@@ -73,6 +73,8 @@ type subject struct {
 	project projectName
 	// networkMode is the weakest that may hold; 0 if it is not known.
 	networkMode v1alpha1.NetworkMode
+	// release is the asking process's of dstack; empty when it did not say.
+	release string
 	// noImported tells whether importedFleets refuses anything in the policy that
 	// is being judged by.
 	noImported bool
@@ -111,6 +113,9 @@ func Decide(eff *isolation.Effective, running Running, req *Request, now time.Ti
 		kind, problems = "request", []problem{{whole, "is of a kind that is not known to this release"}}
 	}
 	d.subject.networkMode = networkMode(running, req.Process)
+	if req.Process != nil {
+		d.subject.release = req.Process.DstackVersion
+	}
 
 	enforced := d.project.Enforced(req.User, now)
 	refused, audited := d.judgeRules(req)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/dstack-isolation/operator/internal/expression"
@@ -76,7 +77,7 @@ func (d *decider) judgeRules(req *Request) (refused, audited []verdict) {
 	if len(enforced)+len(counted) == 0 {
 		return nil, nil
 	}
-	object, err := expression.NewRequest(req.Spec, req.User, req.Project)
+	object, err := expression.NewRequest(req.Spec, expression.Asker{User: req.User, Project: req.Project, Offer: d.subject.run.offer})
 	refused = d.ask(enforced, object, err)
 	if len(counted) > 0 && err == nil {
 		object = object.Refilled()
@@ -88,33 +89,38 @@ func (d *decider) judgeRules(req *Request) (refused, audited []verdict) {
 func (d *decider) ask(rules []asked, object *expression.Request, unreadable error) []verdict {
 	var reasons []verdict
 	for _, a := range rules {
-		message := d.wrongByRule(a.rule, object, unreadable)
+		message, cause := d.wrongByRule(a.rule, object, unreadable)
 		if message == "" {
 			continue
 		}
 		reasons = append(reasons, verdict{
-			Reason: Reason{Control: ControlRules + a.rule.Name, Field: wholeObject, Message: message, Profiles: names(a.by)},
+			Reason: Reason{Control: ControlRules + a.rule.Name, Field: wholeObject, Message: message, Cause: cause, Profiles: names(a.by)},
 			by:     a.by,
 		})
 	}
 	return reasons
 }
 
-// wrongByRule says what a rule refuses, or "".
-func (d *decider) wrongByRule(rule *isolation.Rule, object *expression.Request, unreadable error) string {
-	if rule.Problem != nil {
-		return fmt.Sprintf("no %s is allowed in project %s until the profile is corrected: %s", d.subject.kind, d.subject.project, rule.Problem)
-	}
-	holds, err := false, unreadable
-	if err == nil {
-		holds, err = object.Holds(rule.Program)
-	}
+// wrongByRule says what a rule refuses, or "", and why it could not be
+// evaluated. One that fails on a value refuses in its own words, which tell the
+// user what to write; why it failed only its author can make use of.
+func (d *decider) wrongByRule(rule *isolation.Rule, object *expression.Request, unreadable error) (message, cause string) {
 	switch {
-	case err != nil:
+	case rule.Problem != nil:
+		return fmt.Sprintf("no %s is allowed in project %s until the profile is corrected: %s", d.subject.kind, d.subject.project, rule.Problem), ""
+	case unreadable != nil:
 		return fmt.Sprintf("this %s is not allowed in project %s, because rule %s cannot be evaluated for it: %v",
-			d.subject.kind, d.subject.project, rule.Name, err)
-	case !holds:
-		return rule.Message
+			d.subject.kind, d.subject.project, rule.Name, unreadable), unreadable.Error()
 	}
-	return ""
+	holds, err := object.Holds(rule.Program)
+	switch {
+	case errors.Is(err, expression.ErrCost):
+		return fmt.Sprintf("this %s is too large for rule %s and so not allowed in project %s: make it smaller, or ask the administrator to simplify the rule",
+			d.subject.kind, rule.Name, d.subject.project), err.Error()
+	case err != nil:
+		return rule.Message, err.Error()
+	case !holds:
+		return rule.Message, ""
+	}
+	return "", ""
 }

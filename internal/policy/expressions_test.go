@@ -40,6 +40,8 @@ func TestRuleMessages(t *testing.T) {
 		profiles []v1alpha1.IsolationProfile
 		spec     string
 		want     string
+		// cause of the first reason, which no user sees.
+		cause string
 	}{
 		"refused": {
 			profiles: []v1alpha1.IsolationProfile{profile("research", v1alpha1.LevelOpen, ruled("max-duration", `has(object.configuration.max_duration)`, "runs must set max_duration"))},
@@ -73,26 +75,33 @@ func TestRuleMessages(t *testing.T) {
 			want: `no run is allowed in project "research-nlp" until the profile is corrected: spec.rules[0].kind: ` +
 				`kind "Secret" of rule r is not known to this release, so every object of its projects is refused: use Run, Fleet, Volume or Gateway (profile dstack/research, rule r).`,
 		},
-		"cannot be evaluated": {
-			profiles: []v1alpha1.IsolationProfile{profile("research", v1alpha1.LevelOpen, ruled("r", `object.configuration.priority > 1`, "no"))},
-			want: `this run is not allowed in project "research-nlp", because rule r cannot be evaluated for it: ` +
-				`the object has no key priority there: test it first with has() (profile dstack/research, rule r).`,
+		"fails for want of a key": {
+			profiles: []v1alpha1.IsolationProfile{profile("research", v1alpha1.LevelOpen,
+				ruled("r", `object.configuration.priority > 1`, "runs need a priority"), ruleHint("set priority to 2 or more"))},
+			want:  `runs need a priority: set priority to 2 or more (profile dstack/research, rule r).`,
+			cause: `the object has no key priority there: test it first with has()`,
+		},
+		"fails for a value of another type": {
+			profiles: []v1alpha1.IsolationProfile{profile("research", v1alpha1.LevelOpen,
+				ruled("max-duration", `object.configuration.max_duration <= 3600`, "runs must end within an hour"), ruleHint("set max_duration to 1h or less"))},
+			spec:  task(`"max_duration":null`),
+			want:  `runs must end within an hour: set max_duration to 1h or less (profile dstack/research, rule max-duration).`,
+			cause: `a value is of another type than an operator or function in it takes: test it first, as in != null`,
 		},
 		"costs too much": {
 			profiles: []v1alpha1.IsolationProfile{profile("research", v1alpha1.LevelOpen,
 				ruled("a", manyLoops, "no"), ruled("b", manyLoops, "no"), ruled("c", `true`, "no"))},
-			want: `this run is not allowed in project "research-nlp", because rule a cannot be evaluated for it: ` +
-				`it costs more than one evaluation may: look at less of the object, or write a rule for each part (profile dstack/research, rule a). ` +
-				`This run is not allowed in project "research-nlp", because rule b cannot be evaluated for it: ` +
-				`it costs more than one evaluation may: look at less of the object, or write a rule for each part (profile dstack/research, rule b). ` +
-				`This run is not allowed in project "research-nlp", because rule c cannot be evaluated for it: ` +
-				`all rules together cost more than one decision may: write fewer or simpler ones (profile dstack/research, rule c).`,
+			want: `this run is too large for rule a and so not allowed in project "research-nlp": make it smaller, or ask the administrator to simplify the rule (profile dstack/research, rule a). ` +
+				`This run is too large for rule b and so not allowed in project "research-nlp": make it smaller, or ask the administrator to simplify the rule (profile dstack/research, rule b). ` +
+				`This run is too large for rule c and so not allowed in project "research-nlp": make it smaller, or ask the administrator to simplify the rule (profile dstack/research, rule c).`,
+			cause: `it costs more than one evaluation may: look at less of the object, or write a rule for each part`,
 		},
 		"too large": {
 			profiles: []v1alpha1.IsolationProfile{profile("research", v1alpha1.LevelOpen, ruled("r", `true`, "no"))},
 			spec:     task(`"commands":["` + strings.Repeat("a", 70_000) + `"]`),
 			want: `this run is not allowed in project "research-nlp", because rule r cannot be evaluated for it: ` +
 				`the specification is larger than the 65536 bytes that rules can be asked about (profile dstack/research, rule r).`,
+			cause: `the specification is larger than the 65536 bytes that rules can be asked about`,
 		},
 		"no words": {
 			profiles: []v1alpha1.IsolationProfile{profile("research", v1alpha1.LevelOpen, ruled("r", `false`, "."))},
@@ -107,6 +116,9 @@ func TestRuleMessages(t *testing.T) {
 			d := decide(t, tc.spec, tc.profiles...)
 			if want := tc.want + " [isolation rev=" + d.Revision + "]"; d.Message != want {
 				t.Errorf("got:\n%s\nwant:\n%s", d.Message, want)
+			}
+			if got := d.Reasons[0].Cause; got != tc.cause {
+				t.Errorf("cause: got %q, want %q", got, tc.cause)
 			}
 			checkConsistent(t, d)
 		})

@@ -52,8 +52,9 @@ type Decision struct {
 	Message string
 	// Reasons why it is refused; empty when allowed.
 	Reasons []Reason
-	// Filled is the specification with the fleets that the run may use put in, in
-	// place of the one received; nil when it stays as it is.
+	// Filled is the specification with the fleets that the run may use put in, or
+	// the backends that may be offered, in place of the one received; nil when it
+	// stays as it is.
 	Filled []byte
 	// Audited are the reasons for which profiles in audit mode would have refused
 	// it, as far as they are not among Reasons.
@@ -79,6 +80,9 @@ type Reason struct {
 	// Profiles are the names of the profiles that ask for it; "unmatchedProjects"
 	// for the server's. Empty for ControlSpec, which holds under every profile.
 	Profiles []string
+	// Cause is why the expression of a rule could not be evaluated, for those who
+	// wrote it; empty for all else. Users are not shown it.
+	Cause string
 }
 
 // ControlSpec stands in Reason.Control for a specification whose shape is not

@@ -119,7 +119,8 @@ func readSpec(kind dstack.ApplyKind, spec []byte) (facts, []problem, bool) {
 	switch kind {
 	case dstack.KindRun:
 		run := &runReader{spec: spec}
-		r, finish, again = &run.reader, func() { run.finish(); f.run = run.run }, run.readAgain
+		r, again = &run.reader, run.readAgain
+		finish = func() { run.finish(); f.run = run.run; f.run.offer = isOffer(&f.run, spec) }
 		object = func() error { return r.membersOf(specObject, run.specMember) }
 	case dstack.KindFleet:
 		fleet := &fleetReader{}

@@ -11,9 +11,10 @@ import (
 
 // registries refuses images from elsewhere than the list says. Names without a
 // registry count as docker.io's, as they are unless the server is told
-// otherwise; the image that dstack takes of its own accord counts too.
+// otherwise; the image that dstack takes of its own accord counts too. The one
+// that stands in a request for offers does not exist.
 func registries(v isolation.Value, s *subject) []finding {
-	if v.Mode == isolation.ModeAllowed {
+	if v.Mode == isolation.ModeAllowed || s.run.offer {
 		return nil
 	}
 	var found []finding

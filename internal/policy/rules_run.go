@@ -119,12 +119,16 @@ func alike(fields []unknownField) (first []unknownField, more []int) {
 
 // backends refuses backends outside the list, and a run that names none, which
 // dstack would place on any. A run on a fleet has the fleet's backend; but
-// which that is no specification tells, so it must be named all the same.
+// which that is no specification tells, so it must be named all the same. A
+// request for offers that names none gets the list filled in.
 func backends(v isolation.Value, s *subject) []finding {
 	if v.Mode == isolation.ModeAllowed {
 		return nil
 	}
 	if len(s.backends) == 0 {
+		if len(s.offerable(v)) > 0 {
+			return nil
+		}
 		return []finding{{inConfiguration + ".backends", fmt.Sprintf(
 			"this %s names no backend, so that any could be used, which is not allowed in project %s: %s",
 			s.kind, s.project, allowedOf(v, "set backends to", "backends"))}}

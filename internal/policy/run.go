@@ -30,8 +30,11 @@ type run struct {
 	instances []instanceRef
 	// images of all its containers.
 	images []image
-	// fill is where a list of fleets can be put into the specification.
+	// fill is where lists can be put into the specification.
 	fill fillPoint
+	// offer tells that it is no run that somebody wants to start, but asks for
+	// offers.
+	offer bool
 }
 
 const (

@@ -55,10 +55,14 @@ func (r *runReader) parameter(at place, below object, into *parameters) error {
 	case "instances":
 		return read(r, at, &into.instances, r.instance)
 	case "backends":
-		return read(r, at, &into.backends, func(at place) (named, bool, error) {
+		err := read(r, at, &into.backends, func(at place) (named, bool, error) {
 			name, isString, err := r.text(at, "write the name of a backend")
 			return named{at, name}, isString, err
 		})
+		if at.object == inConfiguration {
+			r.run.fill.backends = int(r.dec.InputOffset())
+		}
+		return err
 	case "tags":
 		return r.tags(at)
 	}

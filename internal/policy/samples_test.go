@@ -32,6 +32,11 @@ func gpus(least, most any, name any) map[string]any {
 	return values{"resources": values{"gpu": values{"name": name, "count": values{"min": least, "max": most}}}}
 }
 
+func with(fields values, key string, value any) map[string]any {
+	fields[key] = value
+	return fields
+}
+
 var sampleCases = map[string][]sampleCase{
 	"max-duration.yaml": {
 		{captured: "task-plain", refused: []string{"max-duration"}},
@@ -41,6 +46,13 @@ var sampleCases = map[string][]sampleCase{
 		{captured: "task-plain", set: values{"max_duration": "off"}, refused: []string{"max-duration"}},
 		{captured: "task-plain", profile: values{"max_duration": 60}},
 		{captured: "task-plain", profile: values{"max_duration": nil}, refused: []string{"max-duration"}},
+		{captured: "task-plain", set: values{"max_duration": 0}, refused: []string{"max-duration"}},
+		{captured: "task-plain", set: values{"max_duration": -1}, refused: []string{"max-duration"}},
+		{captured: "task-plain", set: values{"max_duration": 3600.5}, refused: []string{"max-duration"}},
+		{captured: "task-plain", profile: values{"max_duration": 0}, refused: []string{"max-duration"}},
+		{captured: "task-plain", profile: values{"max_duration": "off"}, refused: []string{"max-duration"}},
+		{captured: "task-plain", profile: values{"max_duration": "off"}, set: values{"max_duration": 3600}},
+		{captured: "task-plain", profile: values{"max_duration": 60}, set: values{"max_duration": 0}, refused: []string{"max-duration"}},
 		{captured: "service-groups-clean", profile: values{"max_duration": 60}, set: values{"max_duration": "off"}, refused: []string{"max-duration"}},
 		{captured: "fleet-cloud-plain"},
 	},
@@ -57,16 +69,22 @@ var sampleCases = map[string][]sampleCase{
 		{captured: "fleet-cloud-plain", set: values{"reservation": "cr-others"}, refused: []string{"fleet-reservation"}},
 	},
 	"gpu.yaml": {
-		{captured: "task-plain"},
-		{captured: "dev-plain"},
-		{captured: "service-groups-clean"},
+		{captured: "task-plain", refused: []string{"gpu-count", "gpu-model"}},
+		{captured: "dev-plain", refused: []string{"gpu-count", "gpu-model"}},
+		{captured: "service-groups-clean", refused: []string{"gpu-count", "gpu-model"}},
 		{captured: "task-resources", refused: []string{"gpu-count", "gpu-model"}},
+		{captured: "task-plain", set: gpus(0, 0, nil)},
 		{captured: "task-plain", set: gpus(1, 4, []string{"A100"})},
+		{captured: "task-plain", set: gpus(0, 4, []string{"A100"})},
+		{captured: "task-plain", set: gpus(0, nil, []string{"A100"}), refused: []string{"gpu-count"}},
+		{captured: "task-plain", set: with(gpus(0, nil, nil), "instance_types", []string{"x8"}), refused: []string{"gpu-count", "gpu-model"}},
 		{captured: "task-plain", set: gpus(1, nil, []string{"A100", "l40s"}), refused: []string{"gpu-count"}},
 		{captured: "task-plain", set: gpus(4, 4, []string{"H100"}), refused: []string{"gpu-model"}},
 		{captured: "task-plain", set: gpus(1, 1, nil), refused: []string{"gpu-model"}},
-		{captured: "service-groups-clean", inGroups: gpus(1, 5, []string{"A100"}), refused: []string{"gpu-count"}},
-		{captured: "task-plain", set: values{"resources": values{"gpu": nil}}},
+		{captured: "task-plain", set: gpus(1, 1, []string{}), refused: []string{"gpu-model"}},
+		{captured: "task-plain", set: values{"resources": values{"gpu": nil}}, refused: []string{"gpu-count", "gpu-model"}},
+		{captured: "task-plain", set: values{"resources": nil}, refused: []string{"gpu-count", "gpu-model"}},
+		{captured: "service-groups-clean", set: gpus(1, 8, []string{"H100"}), inGroups: gpus(1, 4, []string{"A100"}), refused: []string{"gpu-count", "gpu-model"}}, // in the second group
 	},
 	"user.yaml": {
 		{captured: "task-plain"},
@@ -83,6 +101,14 @@ var sampleCases = map[string][]sampleCase{
 		{captured: "gateway-new", set: values{"domain": nil}, refused: []string{"gateway-domain"}},
 		{captured: "service-gateway-true", refused: []string{"service-gateway"}},
 		{captured: "service-gateway-true", set: values{"gateway": "research-gateway"}},
+		{captured: "service-gateway-true", set: values{"gateway": values{"project": nil, "name": "research-gateway"}}},
+		{captured: "service-gateway-true", set: values{"gateway": values{"name": "research-gateway"}}},
+		{captured: "service-gateway-true", set: values{"gateway": values{"project": "research-nlp", "name": "research-gateway"}}},
+		{captured: "service-gateway-true", set: values{"gateway": values{"project": "others", "name": "research-gateway"}}, refused: []string{"service-gateway"}},
+		{captured: "service-gateway-true", set: values{"gateway": values{"project": nil, "name": "other"}}, refused: []string{"service-gateway"}},
+		{captured: "service-gateway-true", set: values{"gateway": "others/research-gateway"}, refused: []string{"service-gateway"}},
+		{captured: "service-gateway-true", set: values{"gateway": nil}, refused: []string{"service-gateway"}},
+		{captured: "service-gateway-true", set: values{"gateway": false}, refused: []string{"service-gateway"}},
 	},
 	"volume-size.yaml": {
 		{captured: "volume-new"},

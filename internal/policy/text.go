@@ -69,8 +69,8 @@ func list(words []string, most int, rest string) string {
 // message is the whole text of a refusal. If it would be too long, the first
 // reason of each control comes first, and the rest is counted.
 func (d *decider) message(reasons []verdict) string {
-	end := d.ending()
 	reasons = d.oneCause(reasons)
+	end := d.ending(reasons)
 	sentences := joined(reasons)
 	whole := strings.Join(sentences, " ") + end
 	if utf8.RuneCountInString(whole) <= maxMessage {
@@ -93,9 +93,16 @@ func (d *decider) message(reasons []verdict) string {
 	return b.String() + end
 }
 
+// offerNote tells a user whose request for offers a rule refused that rules were
+// asked about it.
+const offerNote = " The rules of this project hold for dstack offer too: give it the options that they ask for, such as --max-duration, or ask the administrator to let offers pass."
+
 // ending is what every refusal ends with: the hints and the revision.
-func (d *decider) ending() string {
+func (d *decider) ending(reasons []verdict) string {
 	var b strings.Builder
+	if d.subject.run.offer && slices.ContainsFunc(reasons, func(v verdict) bool { return strings.HasPrefix(v.Control, ControlRules) }) {
+		b.WriteString(offerNote)
+	}
 	left := maxHints
 	for _, hint := range d.project.Hints() {
 		if left -= utf8.RuneCountInString(hint) + 1; left < 0 {

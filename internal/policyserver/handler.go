@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -233,10 +234,25 @@ func (s *Server) logDecision(req *policy.Request, d *policy.Decision, took time.
 	if d.Allowed {
 		decision = decisionAllowed
 	}
+	if failed := ruleErrors(d); failed != nil {
+		log = log.WithValues("ruleErrors", failed)
+	}
 	log.Info("Decided", "kind", string(req.Kind), "user", trimmed(req.User), "project", trimmed(req.Project),
 		"decision", decision, "controls", controls(d.Reasons), "audited", controls(d.Audited), "lifted", d.Lifted,
 		"filled", d.Filled != nil,
 		"revision", d.Revision, "durationSeconds", took.Seconds())
+}
+
+// ruleErrors are the rules that could not be evaluated, each with the reason,
+// which users are not shown.
+func ruleErrors(d *policy.Decision) []string {
+	var all []string
+	for _, r := range slices.Concat(d.Reasons, d.Audited) {
+		if r.Cause != "" {
+			all = append(all, r.Control+": "+r.Cause)
+		}
+	}
+	return all
 }
 
 func trimmed(name string) string {

@@ -31,6 +31,7 @@ type metrics struct {
 	decisions *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
 	audited   *prometheus.CounterVec
+	failed    *prometheus.CounterVec
 	lifted    *prometheus.CounterVec
 	filled    *prometheus.CounterVec
 	errors    *prometheus.CounterVec
@@ -61,11 +62,14 @@ func newMetrics() *metrics {
 		audited: counter("audited_total",
 			"What profiles in audit mode would have refused, by kind of object, control and profile.",
 			"kind", "control", "profile"),
+		failed: counter("rule_errors_total",
+			"Rules that could not be evaluated for a request, by kind of object and profile. Such a rule refuses; the decision log has the reason.",
+			"kind", "profile"),
 		lifted: counter("lifted_total",
 			"Decisions in which an exception lifted a control, by profile and exception.",
 			"profile", "exception"),
 		filled: counter("filled_total",
-			"Requests that named no fleet and were allowed with the fleets of the list filled in, by kind of object.",
+			"Requests that were allowed with a list filled in, by kind of object: the fleets of the list for a run that names none, the backends of the list for an offer that names none.",
 			"kind"),
 		errors: counter("request_errors_total",
 			"Requests on the decision endpoints that were answered with an error, which dstack takes for a refusal, by kind of object and reason.",
@@ -93,7 +97,7 @@ func newMetrics() *metrics {
 		took:    map[dstack.ApplyKind]prometheus.Observer{},
 	}
 	m.registry.MustRegister(
-		m.decisions, m.refusals, m.audited, m.lifted, m.filled, m.errors, m.duration, m.inFlight,
+		m.decisions, m.refusals, m.audited, m.failed, m.lifted, m.filled, m.errors, m.duration, m.inFlight,
 		m.policyInfo, m.profiles, m.changed, m.stale, m.resolve,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -135,6 +139,8 @@ func (m *metrics) observeDecision(kind dstack.ApplyKind, d *policy.Decision, too
 		m.filled.WithLabelValues(k).Inc()
 	}
 	countReasons(m.audited, k, d.Audited)
+	m.countRuleErrors(k, d.Reasons)
+	m.countRuleErrors(k, d.Audited)
 	for _, name := range d.Lifted {
 		profile, exception, _ := strings.Cut(name, "/")
 		m.lifted.WithLabelValues(profile, exception).Inc()
@@ -164,6 +170,19 @@ func countReasons(vec *prometheus.CounterVec, kind string, reasons []policy.Reas
 		}
 		if len(r.Profiles) == 0 {
 			count(labels{label(r.Control), ""})
+		}
+	}
+}
+
+// countRuleErrors counts each rule that could not be evaluated, under each
+// profile that has it.
+func (m *metrics) countRuleErrors(kind string, reasons []policy.Reason) {
+	for _, r := range reasons {
+		if r.Cause == "" {
+			continue
+		}
+		for _, profile := range r.Profiles {
+			m.failed.WithLabelValues(kind, profile).Inc()
 		}
 	}
 }
@@ -238,6 +257,7 @@ func (m *metrics) forget(before, now *Snapshot) {
 			gone := prometheus.Labels{"profile": p.Name}
 			m.refusals.DeletePartialMatch(gone)
 			m.audited.DeletePartialMatch(gone)
+			m.failed.DeletePartialMatch(gone)
 			m.lifted.DeletePartialMatch(gone)
 		}
 	}

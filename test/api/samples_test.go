@@ -15,8 +15,11 @@ var _ = Describe("Samples", func() {
 	It("are accepted as they stand", func(ctx context.Context) {
 		files, err := filepath.Glob(filepath.Join("..", "..", "config", "samples", "*.yaml"))
 		Expect(err).NotTo(HaveOccurred())
+		rules, err := filepath.Glob(filepath.Join("..", "..", "config", "samples", "rules", "*.yaml"))
+		Expect(err).NotTo(HaveOccurred())
 		Expect(len(files)).To(BeNumerically(">=", 3))
-		for _, file := range files {
+		Expect(len(rules)).To(BeNumerically(">=", 6))
+		for _, file := range append(files, rules...) {
 			text, err := os.ReadFile(file)
 			Expect(err).NotTo(HaveOccurred())
 			o := &unstructured.Unstructured{}

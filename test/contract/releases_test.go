@@ -117,7 +117,9 @@ var _ = Describe("Release", func() {
 			for _, server := range deliveries {
 				specsOfDelivery(r, server)
 				specsOfFleets(r, server)
+				specsOfOffers(r, server)
 			}
+			specsOfRules(r)
 			specsOfSSHProxy(r)
 			It("refuses what it is told to refuse in all projects, when it is submitted", func() { r.expectForbidden() })
 			It("holds to the default permissions that its config.yml was given", func() { r.expectPermitted() })

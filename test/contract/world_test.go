@@ -162,12 +162,15 @@ func (w *world) stop() error {
 	return errors.Join(errs...)
 }
 
-// serve makes a folder of testdata the policy, and returns what both policy
-// servers have to make of it.
+// serve makes a folder, of testdata unless its path is absolute, the policy, and
+// returns what both policy servers have to make of it.
 func (w *world) serve(folder string) (*isolation.Effective, error) {
-	source, err := filepath.Abs(filepath.Join("testdata", folder))
-	if err != nil {
-		return nil, err
+	source := folder
+	if !filepath.IsAbs(source) {
+		var err error
+		if source, err = filepath.Abs(filepath.Join("testdata", folder)); err != nil {
+			return nil, err
+		}
 	}
 	next := w.policy + ".next"
 	if err := errors.Join(os.Symlink(source, next), os.Rename(next, w.policy)); err != nil {
@@ -176,9 +179,9 @@ func (w *world) serve(folder string) (*isolation.Effective, error) {
 	return resolve(os.DirFS(source))
 }
 
-// serves makes a folder of testdata the policy, and waits until both policy
+// serves makes a folder the policy, as serve does, and waits until both policy
 // servers decide by it.
-func (w *world) serves(ctx context.Context, folder string) {
+func (w *world) serves(ctx context.Context, folder string) *isolation.Effective {
 	GinkgoHelper()
 	want, err := w.serve(folder)
 	Expect(err).NotTo(HaveOccurred())
@@ -191,6 +194,7 @@ func (w *world) serves(ctx context.Context, folder string) {
 			return err
 		})).To(Succeed())
 	}
+	return want
 }
 
 // resolve reads and resolves a policy, without a policy server.

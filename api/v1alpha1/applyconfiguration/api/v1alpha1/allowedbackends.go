@@ -13,7 +13,7 @@ import (
 type AllowedBackendsApplyConfiguration struct {
 	// allowed lists the backends that runs, fleets, volumes and gateways may use,
 	// by dstack's names, such as aws, gcp or kubernetes; remote stands for SSH
-	// fleets.
+	// fleets. A request of dstack offer that names none gets this list filled in.
 	Allowed []apiv1alpha1.BackendName `json:"allowed,omitempty"`
 }
 
