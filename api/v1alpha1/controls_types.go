@@ -141,8 +141,8 @@ type AllowedRegistries struct {
 	Allowed []RegistryName `json:"allowed"`
 }
 
-// Controls override single controls of a profile's level. A control that is
-// left out has the value that the level gives it.
+// Controls override single controls of a level. A control that is left out has
+// the value that the level gives it.
 type Controls struct {
 	// hostSSH says whether a user may log in to the host by SSH. Denied needs
 	// dstack's SSH proxy, enforced by the server, and lets a run carry only one

@@ -146,14 +146,13 @@ func (v View) awaited() string {
 	return cmp.Or(v.Unguarded, v.Doubt)
 }
 
-// noProxy says why hostSSH cannot be denied, and what to do. Projects that no
-// profile names have a level and no controls of their own.
+// noProxy says why hostSSH cannot be denied, and what to do.
 func noProxy(p *isolation.Profile, v View) string {
-	remedy := "controls.hostSSH to Allowed"
+	field := "controls.hostSSH"
 	if p.Name == "" {
-		remedy = "spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed"
+		field = "spec.unmatchedProjects.controls.hostSSH"
 	}
-	return fmt.Sprintf("it needs dstack's SSH proxy: set spec.sshProxy of DstackServer %s, or set %s", v.Effective.Name, remedy)
+	return fmt.Sprintf("it needs dstack's SSH proxy: set spec.sshProxy of DstackServer %s, or set %s to Allowed", v.Effective.Name, field)
 }
 
 // notEnforceable names the controls that the profile denies and that nothing
