@@ -812,6 +812,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.dstack-isolation.operator.api.v1alpha1.UnmatchedProjects
   map:
     fields:
+    - name: controls
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.Controls
     - name: enforcement
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.Enforcement
