@@ -50,7 +50,7 @@ func TestPlan(t *testing.T) {
 			lost:   map[string]string{"a": refused + "unmatchedProjects of dstack/main asks for hostNetwork Allowed"},
 		},
 		"unmatched allows by a control": {
-			server: withControls(newServer("Restricted"), v1alpha1.Controls{HostNetwork: "Allowed"}),
+			server:   withControls(newServer("Restricted"), v1alpha1.Controls{HostNetwork: "Allowed"}),
 			profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", distributed)}, want: 1,
 			gained: map[string]string{"": some + "profile dstack/a asks for hostNetwork Denied"},
 			lost:   map[string]string{"a": refused + "unmatchedProjects of dstack/main asks for hostNetwork Allowed"},
