@@ -11,10 +11,10 @@ import (
 	"github.com/dstack-isolation/operator/internal/isolation"
 )
 
-// Table tells of each control what the profile asks for, what all its projects
-// get at least, and how well that holds.
-func Table(p *isolation.Profile, v View, now time.Time) []v1alpha1.EffectiveControl {
-	t := newTable(p, v, now)
+// rows tell of each control what the profile asks for, what all its projects get
+// at least, and how well that holds.
+func (t *table) rows() []v1alpha1.EffectiveControl {
+	p := t.profile
 	rows := make([]v1alpha1.EffectiveControl, 0, isolation.ControlCount)
 	for _, c := range isolation.AllControls() {
 		held := t.policy[c]
