@@ -474,6 +474,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: platformLimits
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimit
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Level
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.LevelVersion
@@ -563,6 +571,23 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: why
       type:
         scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimit
+  map:
+    fields:
+    - name: controls
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.ControlName
+          elementRelationship: associative
+    - name: message
+      type:
+        scalar: string
+    - name: name
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimitName
+- name: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimitName
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.PolicyPlugin
   map:
     fields:
