@@ -35,8 +35,8 @@ func TestServerToTheLetter(t *testing.T) {
 		},
 		"unmatched projects need the SSH proxy": {
 			restrictedServer(), nothing,
-			"Ready=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
-			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+			"Ready=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
 		},
 		"unmatched projects may log in to hosts": {
 			restrictedServer().Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Allowed }), nothing,
@@ -45,8 +45,8 @@ func TestServerToTheLetter(t *testing.T) {
 		},
 		"unmatched projects need the SSH proxy for a control": {
 			testkit.MakeServer("main").Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Denied }), nothing,
-			"Ready=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
-			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+			"Ready=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
 		},
 		"unmatched projects have a control that is unknown": {
 			testkit.MakeServer("main").Controls(func(c *v1alpha1.Controls) { c.Tags = "Later" }), nothing,

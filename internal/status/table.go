@@ -89,7 +89,7 @@ func (t *table) standing(c isolation.Control) (v1alpha1.Standing, string) {
 	case !denied(&t.policy, c):
 		return v1alpha1.StandingNotDenied, t.notDenied(c)
 	case c == isolation.HostSSH && !t.view.Effective.Plan.SSHProxy:
-		return v1alpha1.StandingNotEnforceable, noProxy(t.profile, t.view)
+		return v1alpha1.StandingNotEnforceable, "it needs dstack's SSH proxy: " + noProxy(t.profile, t.view)
 	case t.view.Override.Reason != "":
 		return v1alpha1.StandingNotEnforceable, t.view.Override.Message
 	case t.awaited != "":
@@ -146,13 +146,13 @@ func (v View) awaited() string {
 	return cmp.Or(v.Unguarded, v.Doubt)
 }
 
-// noProxy says why hostSSH cannot be denied, and what to do.
+// noProxy says what lets hostSSH be denied, or does without.
 func noProxy(p *isolation.Profile, v View) string {
 	field := "controls.hostSSH"
 	if p.Name == "" {
 		field = "spec.unmatchedProjects.controls.hostSSH"
 	}
-	return fmt.Sprintf("it needs dstack's SSH proxy: set spec.sshProxy of DstackServer %s, or set %s to Allowed", v.Effective.Name, field)
+	return fmt.Sprintf("set spec.sshProxy of DstackServer %s, or set %s to Allowed", v.Effective.Name, field)
 }
 
 // notEnforceable names the controls that the profile denies and that nothing
@@ -163,7 +163,7 @@ func notEnforceable(p *isolation.Profile, v View) []string {
 		if !denies(c, p.Values[c]) || c != isolation.HostSSH || v.Effective.Plan.SSHProxy {
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy(p, v)))
+		out = append(out, fmt.Sprintf("nothing enforces %s %s: %s", c.Name(), p.Values[c], noProxy(p, v)))
 	}
 	return out
 }
