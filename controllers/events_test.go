@@ -48,7 +48,7 @@ var _ = Describe("Events", func() {
 		w.settle()
 		Expect(w.events()).To(Equal([]string{
 			"Normal Applied SettingsApplied is True: all settings are in Deployment NS/dstack-server and in its 1 pods",
-			"Normal Covered UnmatchedProjectsCovered is True: projects that no profile names are refused what their level denies",
+			"Normal Covered UnmatchedProjectsCovered is True: projects that no profile names are refused what spec.unmatchedProjects denies",
 			"Normal Ready Ready is True: all 1 server pods ask the policy server; 1 profiles, policy revision REV, network mode 2",
 			"Normal Programmed Programmed is True: every policy server decides by this profile and every server pod asks them",
 			"Normal Ready Ready is True: every policy server decides by this profile and every server pod asks them",

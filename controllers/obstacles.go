@@ -70,7 +70,7 @@ func (p *pass) proxyInTheWay() status.Finding {
 func (r *DstackServerReconciler) warnings(p *pass) {
 	w := p.workload
 	// dstack lets any user create a project, who is its administrator then.
-	if u := p.server.Spec.UnmatchedProjects; status.UsersMayCreateProjects(p.facts.Running) && (u.Enforcement != v1alpha1.EnforcementEnforce || u.Level == v1alpha1.LevelOpen) {
+	if status.UsersMayCreateProjects(p.facts.Running) && !p.effective.Unmatched.Refuses() {
 		p.warn("spec.unmatchedProjects refuses nothing, and by default any dstack user may create a project that no profile names: there they can do what profiles deny elsewhere; spec.defaultPermissions.allowNonAdminsCreateProjects false keeps them from it")
 	}
 	if manifests.Elsewhere(p.server) {

@@ -40,6 +40,9 @@ var _ = Describe("A profile", func() {
 		w.roll("dstack-server-0")
 		w.settle()
 		w.expectProfile(w.profile("research"), "profile-programmed")
+		Expect(w.profile("research").Status.PlatformLimits).To(ContainElement(And(
+			HaveField("Name", v1alpha1.PlatformLimitHostAgent),
+			HaveField("Controls", ConsistOf(v1alpha1.ControlPrivileged, v1alpha1.ControlInstanceVolumes, v1alpha1.ControlHostNetwork)))))
 		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
 	})
 
@@ -81,6 +84,25 @@ var _ = Describe("A profile", func() {
 		w.bringUp()
 		w.expectStatus("unmatched-host-ssh-denied")
 		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
+	})
+
+	It("of a server without an SSH proxy can be ready, where all other projects may log in to hosts", func() {
+		w := stock(testkit.MakeServer("main").Level(v1alpha1.LevelRestricted).Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Allowed }),
+			testkit.MakeServerPod().Data(), testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).AllowHostSSH().Obj())
+		w.bringUp()
+		Expect(w.condition("UnmatchedProjectsCovered")).To(Equal(
+			"UnmatchedProjectsCovered=True Covered: projects that no profile names are refused what spec.unmatchedProjects denies"))
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+		Expect(w.server().Status.PlannedNetworkMode).To(BeEquivalentTo(3))
+	})
+
+	It("that is alone beside controls of all other projects is not warned of", func() {
+		w := stock(testkit.MakeServer("main").Controls(func(c *v1alpha1.Controls) { c.Tags = v1alpha1.Denied }), testkit.MakeServerPod().Data())
+		w.bringUp()
+		Expect(w.server().Status.Warnings).NotTo(ContainElement(ContainSubstring("refuses nothing")))
+		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.UnmatchedProjects.Controls.Tags = v1alpha1.Allowed })
+		w.pass()
+		Expect(w.server().Status.Warnings).To(ContainElement(ContainSubstring("spec.unmatchedProjects refuses nothing")))
 	})
 
 	It("is left alone while it is being deleted, and moves the policy when it is gone", func() {

@@ -160,8 +160,8 @@ type AllowedRegistries struct {
 	Allowed []RegistryName `json:"allowed"`
 }
 
-// Controls override single controls of a profile's level. A control that is
-// left out has the value that the level gives it.
+// Controls override single controls of a level. A control that is left out has
+// the value that the level gives it.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.existingVolumes) && self.existingVolumes == 'AllowedStorageClasses' ? has(self.storageClasses) && self.storageClasses.size() > 0 : !has(self.storageClasses)",message="storageClasses must be set when existingVolumes is AllowedStorageClasses, and only then",reason=FieldValueInvalid,fieldPath=".storageClasses"
 type Controls struct {

@@ -124,12 +124,13 @@ type DefaultPermissions struct {
 }
 
 // UnmatchedProjects is the policy for projects that no profile names.
+//
+// +kubebuilder:validation:XValidation:rule="self.level != 'Dedicated' || (has(self.controls) && has(self.controls.fleets))",message="level Dedicated needs controls.fleets: list the fleets that belong to these projects alone",reason=FieldValueRequired,fieldPath=".level"
 type UnmatchedProjects struct {
-	// level is the preset for projects that no profile names: Open, Baseline or
-	// Restricted. Dedicated needs a list of fleets, which only a profile has.
+	// level is the preset that gives each control its value: Open, Baseline,
+	// Restricted or Dedicated.
 	//
 	// +required
-	// +kubebuilder:validation:XValidation:rule="self != 'Dedicated'",message="level Dedicated needs a list of fleets, which only a profile has: use Restricted here and give the projects that have their own fleets a profile",reason=FieldValueInvalid
 	Level Level `json:"level"`
 
 	// levelVersion pins what the level means. Default: v1.
@@ -142,6 +143,12 @@ type UnmatchedProjects struct {
 	//
 	// +required
 	Enforcement Enforcement `json:"enforcement"`
+
+	// controls override single controls of the level, as in an IsolationProfile.
+	// Without an SSH proxy, set hostSSH to Allowed here: nothing else can deny it.
+	//
+	// +optional
+	Controls *Controls `json:"controls,omitempty"`
 }
 
 // DstackServerSpec describes a dstack server that already runs, and how the

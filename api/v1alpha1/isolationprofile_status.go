@@ -87,6 +87,51 @@ type SettingEffect struct {
 	Message string `json:"message"`
 }
 
+// PlatformLimitName names a limit of the platform.
+//
+// +kubebuilder:validation:Enum=HostAgent;SharedHosts;AlwaysPrivileged;ContainerBackends
+type PlatformLimitName string
+
+// The limits of the platform, in the order in which status lists them.
+const (
+	// PlatformLimitHostAgent: on hosts that dstack's agent manages, controls rest on
+	// the container runtime and the agent, and what the agent keeps on the host is not
+	// fully protected from jobs.
+	PlatformLimitHostAgent PlatformLimitName = "HostAgent"
+	// PlatformLimitSharedHosts: jobs that share a host share its kernel and the
+	// network of its container engine.
+	PlatformLimitSharedHosts PlatformLimitName = "SharedHosts"
+	// PlatformLimitAlwaysPrivileged: some backends run every container privileged.
+	PlatformLimitAlwaysPrivileged PlatformLimitName = "AlwaysPrivileged"
+	// PlatformLimitContainerBackends: some backends run containers of their own,
+	// without hosts that dstack's agent manages.
+	PlatformLimitContainerBackends PlatformLimitName = "ContainerBackends"
+)
+
+// PlatformLimit is something that dstack or its backends leave open whatever a
+// profile denies. What an administrator can close by a field is in the rows of
+// status.effective instead.
+type PlatformLimit struct {
+	// name of the limit.
+	//
+	// +required
+	Name PlatformLimitName `json:"name"`
+
+	// controls that are denied in the profile's projects and that the limit weakens.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Controls []ControlName `json:"controls"`
+
+	// message says what is left open, and what reduces it.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message"`
+}
+
 // IsolationProfileStatus is what the operator says of a profile.
 type IsolationProfileStatus struct {
 	// observedGeneration is the generation of the spec that this status is about.
@@ -110,6 +155,16 @@ type IsolationProfileStatus struct {
 	// +listMapKey=control
 	// +kubebuilder:validation:MaxItems=32
 	Effective []EffectiveControl `json:"effective,omitempty"`
+
+	// platformLimits lists what dstack and its backends leave open whatever this
+	// profile denies, as far as its projects can meet it. No field of this profile or
+	// its server closes a limit, but fewer backends may leave one out.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	PlatformLimits []PlatformLimit `json:"platformLimits,omitempty"`
 
 	// gained lists where the projects get it stricter than this profile asks,
 	// because the whole server shares one setting.

@@ -39,7 +39,8 @@ const (
 	EnforcementAudit Enforcement = "Audit"
 )
 
-// ControlName names one control, as in spec.controls of an IsolationProfile.
+// ControlName names one control, as in spec.controls of an IsolationProfile and
+// spec.unmatchedProjects.controls of a DstackServer.
 //
 // +kubebuilder:validation:Enum=hostSSH;privileged;instanceVolumes;hostNetwork;distributedTasks;serviceRouters;fleetEnvironment;sshFleets;sharedInstances;importedFleets;importedGateways;existingVolumes;serverAccess;servicesWithoutGateway;services;tags;fleets;backends;registries;unknownFields
 type ControlName string

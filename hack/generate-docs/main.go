@@ -20,7 +20,8 @@ const introduction = `# Controls and levels
 
 <!-- Written by "make generate" from the table in internal/isolation. -->
 
-A *level* gives each *control* a value; ` + "`spec.controls`" + ` of an IsolationProfile overrides single ones. Where several profiles
+A *level* gives each *control* a value; ` + "`spec.controls`" + ` of an IsolationProfile overrides single ones, and so does
+` + "`spec.unmatchedProjects.controls`" + ` of a DstackServer for projects that no profile names. Where several profiles
 match a project, the strictest value of each control wins: of lists what all of them allow, and where that is nothing, all is denied.
 What a control denies, and how it can be had all the same, stands in [threat-model.md](threat-model.md); who may do it all the same,
 in [exceptions.md](exceptions.md); the shape of the fields, in [api.md](api.md#controls).

@@ -3,10 +3,14 @@ package isolation
 import (
 	"time"
 
+	"github.com/google/go-cmp/cmp/cmpopts"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
+
+// cmpEmpty takes an empty map for none.
+var cmpEmpty = cmpopts.EquateEmpty()
 
 var noon = time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 
@@ -20,6 +24,12 @@ func newServer(level v1alpha1.Level) *v1alpha1.DstackServer {
 			Level: level, Enforcement: v1alpha1.EnforcementEnforce,
 		}},
 	}
+}
+
+// withControls overrides controls of unmatched projects.
+func withControls(s *v1alpha1.DstackServer, c v1alpha1.Controls) *v1alpha1.DstackServer {
+	s.Spec.UnmatchedProjects.Controls = &c
+	return s
 }
 
 // newProfile governs all projects.

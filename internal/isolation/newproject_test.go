@@ -14,7 +14,8 @@ func TestLooserInNewProjects(t *testing.T) {
 	}
 	watching := newServer("Restricted")
 	watching.Spec.UnmatchedProjects.Enforcement = v1alpha1.EnforcementAudit
-	strict := override(v1alpha1.Controls{Tags: "Denied", Backends: &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"aws"}}})
+	strictControls := &v1alpha1.Controls{Tags: "Denied", Backends: &v1alpha1.AllowedBackends{Allowed: []v1alpha1.BackendName{"aws"}}}
+	strict := override(*strictControls)
 	denied := func(level v1alpha1.Level) (names []v1alpha1.ControlName) {
 		for _, c := range AllControls() {
 			if mode, _ := c.Preset(level); c != HostSSH && mode != c.Loosest().Mode {
@@ -33,6 +34,11 @@ func TestLooserInNewProjects(t *testing.T) {
 		"open":          {server: newServer("Open"), want: denied("Restricted")},
 		"only auditing": {server: watching, want: denied("Restricted")},
 		"a little":      {server: newServer("Restricted"), more: strict, want: []v1alpha1.ControlName{"tags", "backends"}},
+		"less by a control": {
+			server: withControls(newServer("Restricted"), v1alpha1.Controls{Services: "Denied", SSHFleets: "Allowed"}),
+			want:   []v1alpha1.ControlName{"sshFleets"},
+		},
+		"as strict by controls": {server: withControls(newServer("Restricted"), *strictControls), more: override(*strictControls)},
 		"every name is matched": {
 			server: newServer("Open"), others: []v1alpha1.IsolationProfile{newProfile("all", "Restricted", include("x", "*"))},
 		},

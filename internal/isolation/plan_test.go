@@ -49,6 +49,15 @@ func TestPlan(t *testing.T) {
 			gained: map[string]string{"": some + "profile dstack/a asks for hostNetwork Denied"},
 			lost:   map[string]string{"a": refused + "unmatchedProjects of dstack/main asks for hostNetwork Allowed"},
 		},
+		"unmatched allows by a control": {
+			server:   withControls(newServer("Restricted"), v1alpha1.Controls{HostNetwork: "Allowed"}),
+			profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", distributed)}, want: 1,
+			gained: map[string]string{"": some + "profile dstack/a asks for hostNetwork Denied"},
+			lost:   map[string]string{"a": refused + "unmatchedProjects of dstack/main asks for hostNetwork Allowed"},
+		},
+		"unmatched denies by a control": {
+			server: withControls(newServer("Open"), v1alpha1.Controls{HostNetwork: "Denied"}), want: 3,
+		},
 		"unmatched only audits": {
 			server: watching, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", distributed)}, want: 1,
 			lost: map[string]string{"a": refused + "unmatchedProjects of dstack/main asks for hostNetwork nothing (it only audits)"},
@@ -130,6 +139,7 @@ func TestForbidden(t *testing.T) {
 		"unmatched denies":      {server: restricted, want: []Control{ServerAccess, ServicesWithoutGateway}},
 		"unmatched only audits": {server: watching, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted")}},
 		"unmatched allows":      {server: newServer("Baseline"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted")}},
+		"unmatched denies one":  {server: withControls(newServer("Baseline"), v1alpha1.Controls{ServerAccess: "Denied"}), want: []Control{ServerAccess}},
 		"all deny":              {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Dedicated")}, want: []Control{ServerAccess, ServicesWithoutGateway}},
 		"one allows one":        {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", allowed)}, want: []Control{ServicesWithoutGateway}},
 		"one allows all":        {server: restricted, profiles: []v1alpha1.IsolationProfile{newProfile("a", "Baseline")}},
@@ -209,6 +219,12 @@ func TestPlanOfSSH(t *testing.T) {
 		"one audits":       {server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", audited)}, proxy: true},
 		"unmatched denies": {server: withProxy("Baseline", "Enforce"), proxy: true, enforced: true},
 		"unmatched audits": {server: withProxy("Baseline", "Audit"), proxy: true},
+		"unmatched allows by a control": {
+			server: withControls(withProxy("Restricted", "Enforce"), v1alpha1.Controls{HostSSH: "Allowed"}), proxy: true,
+		},
+		"unmatched denies by a control": {
+			server: withControls(withProxy("Open", "Enforce"), v1alpha1.Controls{HostSSH: "Denied"}), proxy: true, enforced: true,
+		},
 		"no exception lifts": {
 			server: withProxy("Open", "Enforce"), profiles: []v1alpha1.IsolationProfile{newProfile("a", "Restricted", except("x", "ada", time.Time{}, "hostSSH"))}, proxy: true, enforced: true,
 			gained: map[string]string{"": gained + "profile dstack/a asks for hostSSH Denied"},

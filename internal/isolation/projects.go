@@ -2,6 +2,7 @@ package isolation
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -28,3 +29,10 @@ func patternNames(all []string) string {
 
 // HasRules tells whether the profile has rules of its own.
 func (p *Profile) HasRules() bool { return len(p.rules) > 0 }
+
+// Refuses tells whether anything is refused under the profile: it enforces, and
+// a control or a rule of it denies something.
+func (p *Profile) Refuses() bool {
+	denies := func(c Control) bool { return !p.Values[c].Equal(c.Loosest()) }
+	return p.Enforce && (p.HasRules() || slices.ContainsFunc(AllControls(), denies))
+}

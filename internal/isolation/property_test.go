@@ -23,6 +23,9 @@ var (
 func drawServer(t *rapid.T) *v1alpha1.DstackServer {
 	s := newServer(rapid.SampledFrom(Levels()).Draw(t, "unmatched level"))
 	s.Spec.UnmatchedProjects.Enforcement = rapid.SampledFrom([]v1alpha1.Enforcement{"Enforce", "Audit"}).Draw(t, "unmatched enforcement")
+	if rapid.Bool().Draw(t, "unmatched has controls") {
+		s.Spec.UnmatchedProjects.Controls = drawControls(t, func(what string) string { return "unmatched " + what })
+	}
 	return s
 }
 

@@ -143,11 +143,10 @@ func resolveUnmatched(server *v1alpha1.DstackServer) *Profile {
 		Ref:     fmt.Sprintf("unmatchedProjects of %s/%s", server.Namespace, server.Name),
 		Enforce: u.Enforcement != v1alpha1.EnforcementAudit,
 	}
-	if !p.setLevel("spec.unmatchedProjects", u.Level, u.LevelVersion, u.Enforcement) {
+	understood := p.setLevel("spec.unmatchedProjects", u.Level, u.LevelVersion, u.Enforcement)
+	p.setOverrides("spec.unmatchedProjects.controls", u.Level, u.Controls)
+	if !understood {
 		p.denyAll()
-	}
-	if u.Level == v1alpha1.LevelDedicated {
-		p.problem("spec.unmatchedProjects.level", "level Dedicated needs a list of fleets, which only a profile has, so every fleet is denied: use Restricted here")
 	}
 	p.sum = p.digest()
 	return p
@@ -163,12 +162,7 @@ func resolveProfile(obj *v1alpha1.IsolationProfile) *Profile {
 		selector:   compileSelector(obj.Spec.Projects),
 	}
 	understood := p.setLevel("spec", obj.Spec.Level, obj.Spec.LevelVersion, obj.Spec.Enforcement)
-	if obj.Spec.Controls != nil {
-		p.setOverrides(obj.Spec.Controls)
-	}
-	if obj.Spec.Level == v1alpha1.LevelDedicated && (obj.Spec.Controls == nil || obj.Spec.Controls.Fleets == nil) {
-		p.problem("spec.controls.fleets", "level Dedicated needs a list of fleets and there is none, so every fleet is denied: list the fleets that belong to these projects alone")
-	}
+	p.setOverrides("spec.controls", obj.Spec.Level, obj.Spec.Controls)
 	for i := range obj.Spec.Exceptions {
 		p.addException(i, &obj.Spec.Exceptions[i])
 	}
@@ -221,26 +215,33 @@ func (p *Profile) denyAll() {
 	}
 }
 
-func (p *Profile) setOverrides(controls *v1alpha1.Controls) {
+// setOverrides gives each control that field names the value that it has there.
+func (p *Profile) setOverrides(field string, level v1alpha1.Level, controls *v1alpha1.Controls) {
+	if controls == nil {
+		controls = &v1alpha1.Controls{}
+	}
+	if level == v1alpha1.LevelDedicated && controls.Fleets == nil {
+		p.problem(field+".fleets", "level Dedicated needs a list of fleets and there is none, so every fleet is denied: list the fleets that belong to these projects alone")
+	}
 	for _, c := range AllControls() {
 		v, set := table[c].override(controls)
 		if !set {
 			continue
 		}
-		field := "spec.controls." + string(c.Name())
+		at := field + "." + string(c.Name())
 		if !slices.Contains(table[c].modes, v.Mode) {
-			p.problem(field, "value %q is not known to this release, so it is treated as %s", v.Mode, c.Strictest().Mode)
+			p.problem(at, "value %q is not known to this release, so it is treated as %s", v.Mode, c.Strictest().Mode)
 			v = c.Strictest()
 		}
 		if v.isList() {
-			v = c.listValue(v.Mode, p.validEntries(c, v.List))
+			v = c.listValue(v.Mode, p.validEntries(c, field, v.List))
 		}
 		p.Values[c] = v
 	}
 }
 
 // validEntries leaves out entries that are not valid, which allows less.
-func (p *Profile) validEntries(c Control, entries []string) []string {
+func (p *Profile) validEntries(c Control, field string, entries []string) []string {
 	rule := table[c].entry
 	var valid []string
 	for i, entry := range entries {
@@ -248,7 +249,7 @@ func (p *Profile) validEntries(c Control, entries []string) []string {
 			valid = append(valid, entry)
 			continue
 		}
-		p.problem(fmt.Sprintf("spec.controls.%s[%d]", rule.list, i), "%s %s is not %s, so it is not allowed: %s",
+		p.problem(fmt.Sprintf("%s.%s[%d]", field, rule.list, i), "%s %s is not %s, so it is not allowed: %s",
 			rule.what, quoted(entry), rule.isNot, rule.remedy)
 	}
 	return valid

@@ -28,6 +28,12 @@ func TestRevisionDiffers(t *testing.T) {
 		"enforcement": func(s *v1alpha1.DstackServer, _ *v1alpha1.IsolationProfile) {
 			s.Spec.UnmatchedProjects.Enforcement = "Audit"
 		},
+		"unmatched control": func(s *v1alpha1.DstackServer, _ *v1alpha1.IsolationProfile) {
+			s.Spec.UnmatchedProjects.Controls = &v1alpha1.Controls{SSHFleets: "Allowed"}
+		},
+		"unmatched list": func(s *v1alpha1.DstackServer, _ *v1alpha1.IsolationProfile) {
+			s.Spec.UnmatchedProjects.Controls = &v1alpha1.Controls{Fleets: &v1alpha1.AllowedFleets{Allowed: []v1alpha1.FleetName{"a"}}}
+		},
 		"name":    func(_ *v1alpha1.DstackServer, p *v1alpha1.IsolationProfile) { p.Name = "q" },
 		"level":   ofSpec(func(s *spec) { s.Level = "Baseline" }),
 		"audit":   ofSpec(audited),

@@ -22,6 +22,10 @@ func TestMessages(t *testing.T) {
 	restricted := profile("research", v1alpha1.LevelRestricted, hint("Ask #gpu-platform."))
 	strictServer := server()
 	strictServer.Spec.UnmatchedProjects.Level = v1alpha1.LevelRestricted
+	openServer := server()
+	openServer.Spec.UnmatchedProjects.Controls = &v1alpha1.Controls{
+		InstanceVolumes: &v1alpha1.InstanceVolumes{Mode: v1alpha1.InstanceVolumesAllowedPaths, Paths: []v1alpha1.InstancePath{"/data"}},
+	}
 	everything := `{"configuration":{"type":"task","nodes":4,"privileged":true,"docker":true,` +
 		`"volumes":[{"instance_path":"/etc","path":"/x"}]},"ssh_key_pub":"a\nb"}`
 	tests := map[string]struct {
@@ -51,9 +55,13 @@ func TestMessages(t *testing.T) {
 		"two-profiles":      {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("See the wiki.")))},
 		"same-hint":         {spec: task(`"privileged":true`), eff: effective(restricted, profile("all", v1alpha1.LevelBaseline, hint("Ask #gpu-platform.")))},
 		"unmatched":         {spec: task(`"docker":true`), project: "fresh", eff: isolation.Resolve(isolation.Input{Server: strictServer, Now: noon})},
-		"not-boolean":       {spec: task(`"privileged":"yes"`)},
-		"not-readable":      {spec: `{"configuration":{"type":"task","type":"service"}}`},
-		"no-control":        {spec: `[]`, kind: dstack.KindFleet},
+		"unmatched-control": {
+			spec: task(`"volumes":[{"instance_path":"/etc","path":"/x"}],"privileged":true`), project: "fresh",
+			eff: isolation.Resolve(isolation.Input{Server: openServer, Now: noon}),
+		},
+		"not-boolean":  {spec: task(`"privileged":"yes"`)},
+		"not-readable": {spec: `{"configuration":{"type":"task","type":"service"}}`},
+		"no-control":   {spec: `[]`, kind: dstack.KindFleet},
 		"odd-characters": {
 			spec:    task(`"volumes":[{"instance_path":"/a\u0000\u202e\"'\n` + strings.Repeat("ä", 80) + `","path":"/x"}]`),
 			project: "research-\x1b[31m" + strings.Repeat("x", 100),

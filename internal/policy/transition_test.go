@@ -36,6 +36,9 @@ func drawWish(t *rapid.T, when string) *isolation.Effective {
 	s := server()
 	s.Spec.UnmatchedProjects.Level = level.Draw(t, when+" unmatched")
 	s.Spec.UnmatchedProjects.Enforcement = enforcement.Draw(t, when+" unmatched enforcement")
+	s.Spec.UnmatchedProjects.Controls = &v1alpha1.Controls{
+		HostNetwork: hostNetwork.Draw(t, when+" unmatched hostNetwork"), HostSSH: hostSSH.Draw(t, when+" unmatched hostSSH"),
+	}
 	s.Spec.SSHProxy = &v1alpha1.SSHProxy{Managed: &v1alpha1.ManagedSSHProxy{}}
 	return isolation.Resolve(isolation.Input{Server: s, Profiles: profiles, Now: noon})
 }

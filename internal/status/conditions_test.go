@@ -186,7 +186,7 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 }
 
-// kstatus is how kubectl wait, Helm, Flux and Argo CD read an object.
+// kstatus is how Flux and Helm 4 read an object.
 func TestKstatus(t *testing.T) {
 	s := testkit.MakeServer("main").Generation(3).Obj()
 	p := restricted("research").Generation(3).Obj()

@@ -137,13 +137,14 @@ func Profile(obj *v1alpha1.IsolationProfile, v View, now time.Time) v1alpha1.Iso
 		out.Conditions = profileConditions(obj, pending(), pending(), now)
 		return out
 	}
-	out.Effective = Table(p, v, now)
+	table := newTable(p, v, now)
+	out.Effective, out.PlatformLimits = table.rows(), platformLimits(&table.policy)
 	out.Gained = effects(v.Effective.Gained(p))
 	out.Lost = effects(v.Effective.Lost(p))
 	if alreadyServed(obj, p, v) {
 		v.Served = v.Effective.Revision
-		if table := Table(p, v, now); slices.Equal(table, obj.Status.Effective) {
-			out.Effective = table
+		if rows := newTable(p, v, now).rows(); slices.Equal(rows, obj.Status.Effective) {
+			out.Effective = rows
 		}
 	}
 	out.Conditions = profileConditions(obj, accepted(p), programmed(p, v), now)

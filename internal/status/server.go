@@ -108,10 +108,10 @@ func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Fi
 	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {
-		return OK(v1alpha1.ReasonCovered, "projects that no profile names are refused what their level denies")
+		return OK(v1alpha1.ReasonCovered, "projects that no profile names are refused what spec.unmatchedProjects denies")
 	}
 	if p.isTrue() {
-		return OK(p.Reason, "nothing is refused in projects that no profile names: what their level denies is counted and logged")
+		return OK(p.Reason, "nothing is refused in projects that no profile names: what spec.unmatchedProjects denies is counted and logged")
 	}
 	if p.Reason == v1alpha1.ReasonControlNotEnforceable {
 		p.Message = "in projects that no profile names, " + p.Message

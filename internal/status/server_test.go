@@ -26,22 +26,37 @@ func TestServerToTheLetter(t *testing.T) {
 		"all well": {
 			testkit.MakeServer("main"), nothing,
 			"Ready=True/Ready: all 2 server pods ask the policy server; 1 profiles, policy revision REVISION, network mode 1",
-			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what spec.unmatchedProjects denies",
 		},
 		"audit": {
 			audit(), nothing,
 			"Ready=True/Ready: all 2 server pods ask the policy server; 1 profiles, policy revision REVISION, network mode 1",
-			"UnmatchedProjectsCovered=True/AuditOnly: nothing is refused in projects that no profile names: what their level denies is counted and logged",
+			"UnmatchedProjectsCovered=True/AuditOnly: nothing is refused in projects that no profile names: what spec.unmatchedProjects denies is counted and logged",
 		},
 		"unmatched projects need the SSH proxy": {
 			restrictedServer(), nothing,
-			"Ready=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed",
-			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, hostSSH Denied is enforced by nothing: it needs dstack's SSH proxy: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed",
+			"Ready=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+		},
+		"unmatched projects may log in to hosts": {
+			restrictedServer().Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Allowed }), nothing,
+			"Ready=True/Ready: all 2 server pods ask the policy server; 1 profiles, policy revision REVISION, network mode 3",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what spec.unmatchedProjects denies",
+		},
+		"unmatched projects need the SSH proxy for a control": {
+			testkit.MakeServer("main").Controls(func(c *v1alpha1.Controls) { c.HostSSH = v1alpha1.Denied }), nothing,
+			"Ready=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+			"UnmatchedProjectsCovered=False/ControlNotEnforceable: in projects that no profile names, nothing enforces hostSSH Denied: set spec.sshProxy of DstackServer main, or set spec.unmatchedProjects.controls.hostSSH to Allowed",
+		},
+		"unmatched projects have a control that is unknown": {
+			testkit.MakeServer("main").Controls(func(c *v1alpha1.Controls) { c.Tags = "Later" }), nothing,
+			`Ready=False/InvalidSpec: spec.unmatchedProjects.controls.tags: value "Later" is not known to this release, so it is treated as Denied`,
+			`UnmatchedProjectsCovered=False/InvalidSpec: spec.unmatchedProjects.controls.tags: value "Later" is not known to this release, so it is treated as Denied`,
 		},
 		"unmatched projects have the SSH proxy": {
 			restrictedServer().SSHProxy(managed()), func(f *ours.ServerFacts) { f.Running.SSHEnforcedPods = 2 },
 			"Ready=True/Ready: all 2 server pods ask the policy server; 1 profiles, policy revision REVISION, network mode 3",
-			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what spec.unmatchedProjects denies",
 		},
 		"unmatched projects wait for the SSH proxy": {
 			restrictedServer().SSHProxy(managed()), func(f *ours.ServerFacts) {

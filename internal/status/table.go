@@ -11,10 +11,10 @@ import (
 	"github.com/dstack-isolation/operator/internal/isolation"
 )
 
-// Table tells of each control what the profile asks for, what all its projects
-// get at least, and how well that holds.
-func Table(p *isolation.Profile, v View, now time.Time) []v1alpha1.EffectiveControl {
-	t := newTable(p, v, now)
+// rows tell of each control what the profile asks for, what all its projects get
+// at least, and how well that holds.
+func (t *table) rows() []v1alpha1.EffectiveControl {
+	p := t.profile
 	rows := make([]v1alpha1.EffectiveControl, 0, isolation.ControlCount)
 	for _, c := range isolation.AllControls() {
 		held := t.policy[c]
@@ -89,7 +89,7 @@ func (t *table) standing(c isolation.Control) (v1alpha1.Standing, string) {
 	case !denied(&t.policy, c):
 		return v1alpha1.StandingNotDenied, t.notDenied(c)
 	case c == isolation.HostSSH && !t.view.Effective.Plan.SSHProxy:
-		return v1alpha1.StandingNotEnforceable, noProxy(t.profile, t.view)
+		return v1alpha1.StandingNotEnforceable, "it needs dstack's SSH proxy: " + noProxy(t.profile, t.view)
 	case t.view.Override.Reason != "":
 		return v1alpha1.StandingNotEnforceable, t.view.Override.Message
 	case t.awaited != "":
@@ -146,14 +146,13 @@ func (v View) awaited() string {
 	return cmp.Or(v.Unguarded, v.Doubt)
 }
 
-// noProxy says why hostSSH cannot be denied, and what to do. Projects that no
-// profile names have a level and no controls of their own.
+// noProxy says what lets hostSSH be denied, or does without.
 func noProxy(p *isolation.Profile, v View) string {
-	remedy := "controls.hostSSH to Allowed"
+	field := "controls.hostSSH"
 	if p.Name == "" {
-		remedy = "spec.unmatchedProjects.enforcement to Audit or its level to Open, and govern projects by profiles with controls.hostSSH Allowed"
+		field = "spec.unmatchedProjects.controls.hostSSH"
 	}
-	return fmt.Sprintf("it needs dstack's SSH proxy: set spec.sshProxy of DstackServer %s, or set %s", v.Effective.Name, remedy)
+	return fmt.Sprintf("set spec.sshProxy of DstackServer %s, or set %s to Allowed", v.Effective.Name, field)
 }
 
 // notEnforceable names the controls that the profile denies and that nothing
@@ -164,7 +163,7 @@ func notEnforceable(p *isolation.Profile, v View) []string {
 		if !denies(c, p.Values[c]) || c != isolation.HostSSH || v.Effective.Plan.SSHProxy {
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s %s is enforced by nothing: %s", c.Name(), p.Values[c], noProxy(p, v)))
+		out = append(out, fmt.Sprintf("nothing enforces %s %s: %s", c.Name(), p.Values[c], noProxy(p, v)))
 	}
 	return out
 }

@@ -53,6 +53,9 @@ func text(s v1alpha1.IsolationProfileStatus) string {
 			}
 		}
 	}
+	for _, l := range s.PlatformLimits {
+		fmt.Fprintf(&b, "platform limit %s of %v\n  %s\n", l.Name, l.Controls, l.Message)
+	}
 	for _, e := range s.Gained {
 		fmt.Fprintf(&b, "gained %s\n  %s\n", e.Control, e.Message)
 	}

@@ -97,10 +97,6 @@ func hostNetworkLeft(policy *isolation.Policy, running v1alpha1.NetworkMode) (wa
 	}
 }
 
-// containerBackends run jobs in containers of a platform, not on hosts that
-// dstack's agent manages.
-var containerBackends = []string{"daytona", "kubernetes", "lium", "runpod", "slurm", "vastai"}
-
 // waysOfPlacement finds what the places leave open on which the policy lets runs
 // be placed.
 func waysOfPlacement(policy *isolation.Policy) []way {
@@ -109,6 +105,12 @@ func waysOfPlacement(policy *isolation.Policy) []way {
 		ways = append(ways, way{
 			"a run that names no fleet may be placed on an imported one", "set controls.fleets",
 			[]isolation.Control{isolation.ImportedFleets},
+		})
+	}
+	if shared := usable(policy, containerBackends); len(shared) > 0 {
+		ways = append(ways, way{
+			fmt.Sprintf("jobs share nodes on %s whatever blocks says", listed(shared)), "allow only other backends in controls.backends",
+			[]isolation.Control{isolation.SharedInstances},
 		})
 	}
 	backends := policy[isolation.Backends].List

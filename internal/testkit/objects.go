@@ -133,6 +133,15 @@ func (b *Server) Enforcement(e v1alpha1.Enforcement) *Server {
 	return b
 }
 
+// Controls changes spec.unmatchedProjects.controls.
+func (b *Server) Controls(change func(*v1alpha1.Controls)) *Server {
+	if b.o.Spec.UnmatchedProjects.Controls == nil {
+		b.o.Spec.UnmatchedProjects.Controls = &v1alpha1.Controls{}
+	}
+	change(b.o.Spec.UnmatchedProjects.Controls)
+	return b
+}
+
 // Condition sets one of status.conditions.
 func (b *Server) Condition(kind string, status metav1.ConditionStatus, reason, message string) *Server {
 	b.o.Status.Conditions = append(b.o.Status.Conditions, metav1.Condition{

@@ -236,53 +236,6 @@ var profileBounds = []boundCase{
 		message:  `spec.projects.include[0]: Too long: may not be more than 100 bytes`,
 	},
 	{
-		about:    "values of privileged",
-		accepted: fields{"spec.controls": map[string]any{"privileged": "Allowed"}},
-		rejected: fields{"spec.controls": map[string]any{"privileged": "true"}},
-		message:  `spec.controls.privileged: Unsupported value: "true": supported values: "Allowed", "Denied"`,
-	},
-	{
-		about:    "values of hostSSH",
-		accepted: fields{"spec.controls": map[string]any{"hostSSH": "Denied"}},
-		rejected: fields{"spec.controls": map[string]any{"hostSSH": "No"}},
-		message:  `spec.controls.hostSSH: Unsupported value: "No": supported values: "Allowed", "Denied"`,
-	},
-	{
-		about:    "values of hostNetwork",
-		accepted: fields{"spec.controls": map[string]any{"hostNetwork": "DistributedOnly"}},
-		rejected: fields{"spec.controls": map[string]any{"hostNetwork": "Bridge"}},
-		message:  `spec.controls.hostNetwork: Unsupported value: "Bridge": supported values: "Allowed", "DistributedOnly", "Denied"`,
-	},
-	{
-		about:    "values of distributedTasks",
-		accepted: fields{"spec.controls": map[string]any{"distributedTasks": "Denied"}},
-		rejected: fields{"spec.controls": map[string]any{"distributedTasks": ""}},
-		message:  `spec.controls.distributedTasks: Unsupported value: "": supported values: "Allowed", "Denied"`,
-	},
-	{
-		about:    "modes of instanceVolumes",
-		rejected: fields{"spec.controls.instanceVolumes": map[string]any{"mode": "ReadOnly"}},
-		message:  `spec.controls.instanceVolumes.mode: Unsupported value: "ReadOnly": supported values: "Allowed", "AllowedPaths", "Denied"`,
-	},
-	{
-		about:    "allowed paths are bounded",
-		accepted: fields{"spec.controls.instanceVolumes": map[string]any{"mode": "AllowedPaths", "paths": strs(64, numbered("/p%d"))}},
-		rejected: fields{"spec.controls.instanceVolumes": map[string]any{"mode": "AllowedPaths", "paths": strs(65, numbered("/p%d"))}},
-		message:  `spec.controls.instanceVolumes.paths: Too many: 65: must have at most 64 items`,
-	},
-	{
-		about:    "an allowed path is bounded",
-		accepted: fields{"spec.controls.instanceVolumes": allowedPaths("/" + repeat(1023))},
-		rejected: fields{"spec.controls.instanceVolumes": allowedPaths("/" + repeat(1024))},
-		message:  `spec.controls.instanceVolumes.paths[0]: Too long: may not be more than 1024 bytes`,
-	},
-	{
-		about:    "the root directory is not an allowed path",
-		rejected: fields{"spec.controls.instanceVolumes": allowedPaths("/")},
-		message: `[spec.controls.instanceVolumes.paths[0]: Invalid value: "/": spec.controls.instanceVolumes.paths[0] in body should be at least 2 chars long, ` +
-			`spec.controls.instanceVolumes.paths[0]: Invalid value: "/": paths ` + cleanPaths + `]`,
-	},
-	{
 		about:    "hint is bounded",
 		rejected: fields{"spec.hint": repeat(201)},
 		message:  `spec.hint: Too long: may not be more than 200 bytes`,
@@ -378,15 +331,19 @@ var _ = Describe("Bounds of the schema", func() {
 	}
 	describe(serverKind, serverBounds)
 	describe(profileKind, profileBounds)
-	describe(profileKind, valueBounds())
-	describe(profileKind, listBounds())
-	describe(profileKind, classBounds())
+	for _, o := range []controlsOf{ofProfile, ofUnmatched} {
+		describe(o.kind, valueBounds(o))
+		describe(o.kind, listBounds(o))
+		describe(o.kind, classBounds(o))
+	}
 	describe(profileKind, profileRuleBounds)
 
 	It("lets no control be written that this release does not know", func(ctx context.Context) {
-		for _, name := range []string{"sshFleet", "UnknownFields", "gpus"} {
-			err := try(ctx, object(profileKind, fields{"spec.controls": map[string]any{name: "Denied"}}))
-			Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("strict decoding error: unknown field %q", "spec.controls."+name))))
+		for _, o := range []controlsOf{ofProfile, ofUnmatched} {
+			for _, name := range []string{"sshFleet", "UnknownFields", "gpus"} {
+				err := try(ctx, object(o.kind, fields{o.field: map[string]any{name: "Denied"}}))
+				Expect(err).To(MatchError(ContainSubstring(fmt.Sprintf("strict decoding error: unknown field %q", o.field+"."+name))))
+			}
 		}
 	})
 

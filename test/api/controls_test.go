@@ -1,6 +1,25 @@
 package api_test
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
+
+// controlsOf is an object with controls, and the field that holds them beside a
+// level.
+type controlsOf struct{ kind, field string }
+
+var (
+	ofProfile   = controlsOf{profileKind, "spec.controls"}
+	ofUnmatched = controlsOf{serverKind, "spec.unmatchedProjects.controls"}
+)
+
+// parent is the field that holds level and controls.
+func (o controlsOf) parent() string { return strings.TrimSuffix(o.field, ".controls") }
+
+func (o controlsOf) invalid(what string) string {
+	return fmt.Sprintf("%s.isolation.dstack.ai %q is invalid: %s", o.kind, "main", what)
+}
 
 // controlNames are all controls, in the order in which messages list them.
 var controlNames = []string{
@@ -11,13 +30,14 @@ var controlNames = []string{
 
 // valueBounds are the values of the controls that know no middle way, of
 // existingVolumes and of unknownFields.
-func valueBounds() []boundCase {
+func valueBounds(o controlsOf) []boundCase {
 	var cases []boundCase
+	unknown, volumes := o.field+".unknownFields", o.field+".existingVolumes"
 	for _, name := range controlNames[5:16] {
 		if name == "existingVolumes" {
 			continue
 		}
-		field := "spec.controls." + name
+		field := o.field + "." + name
 		cases = append(cases,
 			boundCase{
 				about:    "strictest value of " + name,
@@ -32,30 +52,31 @@ func valueBounds() []boundCase {
 				message:  field + `: Unsupported value: "": supported values: "Allowed", "Denied"`,
 			})
 	}
+	cases = append(cases, namedBounds(o)...)
 	return append(cases,
 		boundCase{
 			about:    "strictest value of existingVolumes",
-			accepted: fields{"spec.controls.existingVolumes": "Denied"},
-			rejected: fields{"spec.controls.existingVolumes": "DeniedIfSet"},
-			message:  `spec.controls.existingVolumes: Unsupported value: "DeniedIfSet": supported values: "Allowed", "AllowedStorageClasses", "Denied"`,
+			accepted: fields{volumes: "Denied"},
+			rejected: fields{volumes: "DeniedIfSet"},
+			message:  volumes + `: Unsupported value: "DeniedIfSet": supported values: "Allowed", "AllowedStorageClasses", "Denied"`,
 		},
 		boundCase{
 			about:    "loosest value of existingVolumes",
-			accepted: fields{"spec.controls.existingVolumes": "Allowed"},
-			rejected: fields{"spec.controls.existingVolumes": ""},
-			message:  `spec.controls.existingVolumes: Unsupported value: "": supported values: "Allowed", "AllowedStorageClasses", "Denied"`,
+			accepted: fields{volumes: "Allowed"},
+			rejected: fields{volumes: ""},
+			message:  volumes + `: Unsupported value: "": supported values: "Allowed", "AllowedStorageClasses", "Denied"`,
 		},
 		boundCase{
 			about:    "strictest value of unknownFields",
-			accepted: fields{"spec.controls.unknownFields": "DeniedIfSet"},
-			rejected: fields{"spec.controls.unknownFields": "Denied"},
-			message:  `spec.controls.unknownFields: Unsupported value: "Denied": supported values: "Allowed", "DeniedIfSet"`,
+			accepted: fields{unknown: "DeniedIfSet"},
+			rejected: fields{unknown: "Denied"},
+			message:  unknown + `: Unsupported value: "Denied": supported values: "Allowed", "DeniedIfSet"`,
 		},
 		boundCase{
 			about:    "loosest value of unknownFields",
-			accepted: fields{"spec.controls.unknownFields": "Allowed"},
-			rejected: fields{"spec.controls.unknownFields": "allowed"},
-			message:  `spec.controls.unknownFields: Unsupported value: "allowed": supported values: "Allowed", "DeniedIfSet"`,
+			accepted: fields{unknown: "Allowed"},
+			rejected: fields{unknown: "allowed"},
+			message:  unknown + `: Unsupported value: "allowed": supported values: "Allowed", "DeniedIfSet"`,
 		})
 }
 
@@ -67,7 +88,7 @@ const (
 )
 
 // listBounds are the bounds of the controls that list what is allowed.
-func listBounds() []boundCase {
+func listBounds(o controlsOf) []boundCase {
 	var cases []boundCase
 	for _, list := range []struct {
 		name, pattern string
@@ -82,7 +103,7 @@ func listBounds() []boundCase {
 			[]string{"https://ghcr.io", "ghcr.io/", "ghcr.io/Example", "GHCR.io", "ghcr.io:latest", "ghcr.io/a:1", "ghcr.io//a", "*.io", "ghcr.io/a@sha256"},
 		},
 	} {
-		field := "spec.controls." + list.name
+		field := o.field + "." + list.name
 		cases = append(cases,
 			boundCase{
 				about:    list.name + " have a list",
@@ -124,12 +145,12 @@ func listBounds() []boundCase {
 }
 
 // classBounds are the bounds of storageClasses.
-func classBounds() []boundCase {
-	const field = "spec.controls.storageClasses"
+func classBounds(o controlsOf) []boundCase {
+	field := o.field + ".storageClasses"
 	classes := func(names ...string) fields {
 		return fields{
-			"spec.controls.existingVolumes": "AllowedStorageClasses",
-			field:                           strs(len(names), func(i int) string { return names[i] }),
+			o.field + ".existingVolumes": "AllowedStorageClasses",
+			field:                        strs(len(names), func(i int) string { return names[i] }),
 		}
 	}
 	cases := []boundCase{
@@ -172,4 +193,118 @@ func texts(n int) []string {
 		all[i] = fmt.Sprintf("a%d", i)
 	}
 	return all
+}
+
+// namedBounds are those of the controls that have values of their own.
+func namedBounds(o controlsOf) []boundCase {
+	return []boundCase{
+		{
+			about:    "values of privileged",
+			accepted: fields{o.field: map[string]any{"privileged": "Allowed"}},
+			rejected: fields{o.field: map[string]any{"privileged": "true"}},
+			message:  o.field + `.privileged: Unsupported value: "true": supported values: "Allowed", "Denied"`,
+		},
+		{
+			about:    "values of hostSSH",
+			accepted: fields{o.field: map[string]any{"hostSSH": "Denied"}},
+			rejected: fields{o.field: map[string]any{"hostSSH": "No"}},
+			message:  o.field + `.hostSSH: Unsupported value: "No": supported values: "Allowed", "Denied"`,
+		},
+		{
+			about:    "values of hostNetwork",
+			accepted: fields{o.field: map[string]any{"hostNetwork": "DistributedOnly"}},
+			rejected: fields{o.field: map[string]any{"hostNetwork": "Bridge"}},
+			message:  o.field + `.hostNetwork: Unsupported value: "Bridge": supported values: "Allowed", "DistributedOnly", "Denied"`,
+		},
+		{
+			about:    "values of distributedTasks",
+			accepted: fields{o.field: map[string]any{"distributedTasks": "Denied"}},
+			rejected: fields{o.field: map[string]any{"distributedTasks": ""}},
+			message:  o.field + `.distributedTasks: Unsupported value: "": supported values: "Allowed", "Denied"`,
+		},
+		{
+			about:    "modes of instanceVolumes",
+			rejected: fields{o.field + ".instanceVolumes": map[string]any{"mode": "ReadOnly"}},
+			message:  o.field + `.instanceVolumes.mode: Unsupported value: "ReadOnly": supported values: "Allowed", "AllowedPaths", "Denied"`,
+		},
+		{
+			about:    "allowed paths are bounded",
+			accepted: fields{o.field + ".instanceVolumes": map[string]any{"mode": "AllowedPaths", "paths": strs(64, numbered("/p%d"))}},
+			rejected: fields{o.field + ".instanceVolumes": map[string]any{"mode": "AllowedPaths", "paths": strs(65, numbered("/p%d"))}},
+			message:  o.field + `.instanceVolumes.paths: Too many: 65: must have at most 64 items`,
+		},
+		{
+			about:    "an allowed path is bounded",
+			accepted: fields{o.field + ".instanceVolumes": allowedPaths("/" + repeat(1023))},
+			rejected: fields{o.field + ".instanceVolumes": allowedPaths("/" + repeat(1024))},
+			message:  o.field + `.instanceVolumes.paths[0]: Too long: may not be more than 1024 bytes`,
+		},
+		{
+			about:    "the root directory is not an allowed path",
+			rejected: fields{o.field + ".instanceVolumes": allowedPaths("/")},
+			message: `[` + o.field + `.instanceVolumes.paths[0]: Invalid value: "/": ` + o.field + `.instanceVolumes.paths[0] in body should be at least 2 chars long, ` +
+				o.field + `.instanceVolumes.paths[0]: Invalid value: "/": paths ` + cleanPaths + `]`,
+		},
+	}
+}
+
+// controlRules are the rules about controls, which hold wherever they are.
+func controlRules(o controlsOf) []ruleCase {
+	level, volumes := o.parent()+".level", o.field+".instanceVolumes"
+	existing, classes := o.field+".existingVolumes", o.field+".storageClasses"
+	return []ruleCase{
+		{
+			kind: o.kind, path: o.parent(),
+			accepted: []fields{
+				{level: "Dedicated", o.field: map[string]any{"fleets": allowed("a100")}},
+				{level: "Restricted", o.field: map[string]any{"fleets": allowed("a100")}},
+				{level: "Restricted"},
+			},
+			rejected: []rejection{
+				{fields{level: "Dedicated"}, o.invalid(o.parent() + fleetsRule)},
+				{fields{level: "Dedicated", o.field: map[string]any{}}, o.invalid(o.parent() + fleetsRule)},
+				{fields{level: "Dedicated", o.field: map[string]any{"backends": allowed("aws")}}, o.invalid(o.parent() + fleetsRule)},
+			},
+		},
+		{
+			kind: o.kind, path: o.field,
+			accepted: []fields{
+				{existing: "Denied"},
+				{existing: "AllowedStorageClasses", classes: []any{"fast-ssd"}},
+			},
+			rejected: []rejection{
+				{fields{existing: "AllowedStorageClasses"}, o.invalid(o.field + classesRule)},
+				{fields{existing: "AllowedStorageClasses", classes: []any{}}, o.invalid(o.field + classesRule)},
+				{fields{existing: "Denied", classes: []any{"fast-ssd"}}, o.invalid(o.field + classesRule)},
+				{fields{existing: "Allowed", classes: []any{"fast-ssd"}}, o.invalid(o.field + classesRule)},
+				{fields{classes: []any{"fast-ssd"}}, o.invalid(o.field + classesRule)},
+			},
+		},
+		{
+			kind: o.kind, path: o.field + ".instanceVolumes",
+			accepted: []fields{
+				{volumes: map[string]any{"mode": "Allowed"}},
+				{volumes: map[string]any{"mode": "Denied"}},
+				{volumes: map[string]any{"mode": "AllowedPaths", "paths": []any{"/data"}}},
+			},
+			rejected: []rejection{
+				{fields{volumes: map[string]any{"mode": "AllowedPaths"}}, o.invalid(o.field + pathsRule)},
+				{fields{volumes: map[string]any{"mode": "AllowedPaths", "paths": []any{}}}, o.invalid(o.field + pathsRule)},
+				{fields{volumes: map[string]any{"mode": "Denied", "paths": []any{"/data"}}}, o.invalid(o.field + pathsRule)},
+				{fields{volumes: map[string]any{"mode": "Allowed", "paths": []any{"/data"}}}, o.invalid(o.field + pathsRule)},
+			},
+		},
+		{
+			kind: o.kind, path: o.field + ".instanceVolumes.paths[]",
+			accepted: []fields{
+				{volumes: allowedPaths("/data", "/models/llama", "/a/..b/c..d/.e")},
+			},
+			rejected: pathRejections(func(path string) rejection {
+				return rejection{
+					fields{volumes: allowedPaths("/ok", path)},
+					o.invalid(fmt.Sprintf("%s.instanceVolumes.paths[1]: Invalid value: %q: paths %s", o.field, path, cleanPaths)),
+				}
+			}),
+		},
+	}
 }

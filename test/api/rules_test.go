@@ -133,70 +133,6 @@ var rules = []ruleCase{
 		}},
 	},
 	{
-		kind: serverKind, path: "spec.unmatchedProjects.level",
-		accepted: []fields{
-			{"spec.unmatchedProjects.level": "Open"},
-			{"spec.unmatchedProjects.level": "Restricted"},
-		},
-		rejected: []rejection{{
-			fields{"spec.unmatchedProjects.level": "Dedicated"},
-			invalidServer("main", `spec.unmatchedProjects.level: Invalid value: "Dedicated": level Dedicated needs a list of fleets, which only a profile has: use Restricted here and give the projects that have their own fleets a profile`),
-		}},
-	},
-	{
-		kind: profileKind, path: "spec",
-		accepted: []fields{
-			{"spec.level": "Dedicated", "spec.controls": map[string]any{"fleets": allowed("a100")}},
-			{"spec.level": "Restricted", "spec.controls": map[string]any{"fleets": allowed("a100")}},
-			{"spec.level": "Restricted"},
-		},
-		rejected: []rejection{
-			{fields{"spec.level": "Dedicated"}, invalidProfile(fleetsRule)},
-			{fields{"spec.level": "Dedicated", "spec.controls": map[string]any{}}, invalidProfile(fleetsRule)},
-			{fields{"spec.level": "Dedicated", "spec.controls": map[string]any{"backends": allowed("aws")}}, invalidProfile(fleetsRule)},
-		},
-	},
-	{
-		kind: profileKind, path: "spec.controls",
-		accepted: []fields{
-			{"spec.controls.existingVolumes": "Denied"},
-			{"spec.controls.existingVolumes": "AllowedStorageClasses", "spec.controls.storageClasses": []any{"fast-ssd"}},
-		},
-		rejected: []rejection{
-			{fields{"spec.controls.existingVolumes": "AllowedStorageClasses"}, invalidProfile(classesRule)},
-			{fields{"spec.controls.existingVolumes": "AllowedStorageClasses", "spec.controls.storageClasses": []any{}}, invalidProfile(classesRule)},
-			{fields{"spec.controls.existingVolumes": "Denied", "spec.controls.storageClasses": []any{"fast-ssd"}}, invalidProfile(classesRule)},
-			{fields{"spec.controls.existingVolumes": "Allowed", "spec.controls.storageClasses": []any{"fast-ssd"}}, invalidProfile(classesRule)},
-			{fields{"spec.controls.storageClasses": []any{"fast-ssd"}}, invalidProfile(classesRule)},
-		},
-	},
-	{
-		kind: profileKind, path: "spec.controls.instanceVolumes",
-		accepted: []fields{
-			{"spec.controls.instanceVolumes": map[string]any{"mode": "Allowed"}},
-			{"spec.controls.instanceVolumes": map[string]any{"mode": "Denied"}},
-			{"spec.controls.instanceVolumes": map[string]any{"mode": "AllowedPaths", "paths": []any{"/data"}}},
-		},
-		rejected: []rejection{
-			{fields{"spec.controls.instanceVolumes": map[string]any{"mode": "AllowedPaths"}}, invalidProfile(pathsRule)},
-			{fields{"spec.controls.instanceVolumes": map[string]any{"mode": "AllowedPaths", "paths": []any{}}}, invalidProfile(pathsRule)},
-			{fields{"spec.controls.instanceVolumes": map[string]any{"mode": "Denied", "paths": []any{"/data"}}}, invalidProfile(pathsRule)},
-			{fields{"spec.controls.instanceVolumes": map[string]any{"mode": "Allowed", "paths": []any{"/data"}}}, invalidProfile(pathsRule)},
-		},
-	},
-	{
-		kind: profileKind, path: "spec.controls.instanceVolumes.paths[]",
-		accepted: []fields{
-			{"spec.controls.instanceVolumes": allowedPaths("/data", "/models/llama", "/a/..b/c..d/.e")},
-		},
-		rejected: pathRejections(func(path string) rejection {
-			return rejection{
-				fields{"spec.controls.instanceVolumes": allowedPaths("/ok", path)},
-				invalidProfile(fmt.Sprintf("spec.controls.instanceVolumes.paths[1]: Invalid value: %q: paths %s", path, cleanPaths)),
-			}
-		}),
-	},
-	{
 		kind: profileKind, path: "spec.hint",
 		accepted: []fields{
 			{"spec.hint": "Ask #gpu-platform."},
@@ -217,10 +153,10 @@ var rules = []ruleCase{
 const (
 	nameRule     = "metadata: Invalid value: metadata.name must be at most 40 characters of a-z, 0-9 and -, begin with a letter and end with a letter or digit: the names of Services are made of it"
 	workloadRule = "spec.workload: Forbidden: workload kind and name must not change: delete this DstackServer, which gives the workload back, and create one for the other workload"
-	fleetsRule   = "spec.level: Required value: level Dedicated needs controls.fleets: list the fleets that belong to these projects alone"
+	fleetsRule   = ".level: Required value: level Dedicated needs controls.fleets: list the fleets that belong to these projects alone"
 	hintRule     = "hint must be one line without control characters"
-	classesRule  = "spec.controls.storageClasses: Invalid value: storageClasses must be set when existingVolumes is AllowedStorageClasses, and only then"
-	pathsRule    = "spec.controls.instanceVolumes.paths: Invalid value: paths must be set when mode is AllowedPaths, and only then"
+	classesRule  = ".storageClasses: Invalid value: storageClasses must be set when existingVolumes is AllowedStorageClasses, and only then"
+	pathsRule    = ".instanceVolumes.paths: Invalid value: paths must be set when mode is AllowedPaths, and only then"
 )
 
 const (
@@ -277,7 +213,7 @@ func pathRejections(reject func(path string) rejection) []rejection {
 }
 
 var _ = Describe("Rules of the CustomResourceDefinitions", func() {
-	rules := slices.Concat(rules, profileRuleCases, elsewhereRuleCases)
+	rules := slices.Concat(rules, profileRuleCases, elsewhereRuleCases, controlRules(ofProfile), controlRules(ofUnmatched))
 	for _, rule := range rules {
 		Describe(rule.kind+" "+rule.path, func() {
 			var before client.Object

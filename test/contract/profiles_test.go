@@ -17,6 +17,9 @@ var _ = Describe("Whom a policy is for", func() {
 				expectRefusal(server, askPlan(server, member, fresh, run(demoRun("docker-task"))),
 					`privileged containers, which docker asks for, are not allowed in project "fresh": set docker to false`+
 						` (unmatchedProjects of dstack/main, control privileged).`, "")
+				expectRefusal(server, askPlan(server, member, fresh, run(`{"type":"service","commands":["x"],"port":80}`)),
+					`services are not allowed in project "fresh": run it as a task or a dev-environment`+
+						` (unmatchedProjects of dstack/main, control services).`, "")
 				expectAccepted(askPlan(server, member, fresh, run(demoRun("two-nodes"))))
 			})
 			It("lifts what an exception names for its user, and no more", func() {

@@ -50,6 +50,22 @@ func TestThreatModelNamesEveryControl(t *testing.T) {
 	}
 }
 
+// TestThreatModelNamesEveryPlatformLimit: a limit that status can list has a row
+// that says when it is listed and what reduces it.
+func TestThreatModelNamesEveryPlatformLimit(t *testing.T) {
+	text := read(t, filepath.Join(root, "docs", "threat-model.md"))
+	source := read(t, filepath.Join(root, "api", "v1alpha1", "isolationprofile_status.go"))
+	names := regexp.MustCompile(`PlatformLimitName = "([A-Za-z]+)"`).FindAllStringSubmatch(source, -1)
+	if len(names) == 0 {
+		t.Fatal("found no limit: they have moved")
+	}
+	for _, name := range names {
+		if !strings.Contains(text, "\n| `"+name[1]+"` |") {
+			t.Errorf("docs/threat-model.md has no row for the limit %s", name[1])
+		}
+	}
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ +(.*)$`)

@@ -58,6 +58,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PendingChangeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PendingItem"):
 		return &apiv1alpha1.PendingItemApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PlatformLimit"):
+		return &apiv1alpha1.PlatformLimitApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyPlugin"):
 		return &apiv1alpha1.PolicyPluginApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyRevisions"):

@@ -485,6 +485,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: platformLimits
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimit
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Level
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.LevelVersion
@@ -574,6 +582,23 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: why
       type:
         scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimit
+  map:
+    fields:
+    - name: controls
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.ControlName
+          elementRelationship: associative
+    - name: message
+      type:
+        scalar: string
+    - name: name
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimitName
+- name: com.github.dstack-isolation.operator.api.v1alpha1.PlatformLimitName
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.PolicyPlugin
   map:
     fields:
@@ -825,6 +850,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.dstack-isolation.operator.api.v1alpha1.UnmatchedProjects
   map:
     fields:
+    - name: controls
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.Controls
     - name: enforcement
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.Enforcement

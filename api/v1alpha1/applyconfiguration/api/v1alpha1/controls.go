@@ -9,8 +9,8 @@ import (
 // ControlsApplyConfiguration represents a declarative configuration of the Controls type for use
 // with apply.
 //
-// Controls override single controls of a profile's level. A control that is
-// left out has the value that the level gives it.
+// Controls override single controls of a level. A control that is left out has
+// the value that the level gives it.
 type ControlsApplyConfiguration struct {
 	// hostSSH says whether a user may log in to the host by SSH. Denied needs
 	// dstack's SSH proxy, enforced by the server, and lets a run carry only one

@@ -18,6 +18,10 @@ type IsolationProfileStatusApplyConfiguration struct {
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// effective lists what each control is asked to be and what it is.
 	Effective []EffectiveControlApplyConfiguration `json:"effective,omitempty"`
+	// platformLimits lists what dstack and its backends leave open whatever this
+	// profile denies, as far as its projects can meet it. No field of this profile or
+	// its server closes a limit, but fewer backends may leave one out.
+	PlatformLimits []PlatformLimitApplyConfiguration `json:"platformLimits,omitempty"`
 	// gained lists where the projects get it stricter than this profile asks,
 	// because the whole server shares one setting.
 	Gained []SettingEffectApplyConfiguration `json:"gained,omitempty"`
@@ -62,6 +66,19 @@ func (b *IsolationProfileStatusApplyConfiguration) WithEffective(values ...*Effe
 			panic("nil value passed to WithEffective")
 		}
 		b.Effective = append(b.Effective, *values[i])
+	}
+	return b
+}
+
+// WithPlatformLimits adds the given value to the PlatformLimits field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the PlatformLimits field.
+func (b *IsolationProfileStatusApplyConfiguration) WithPlatformLimits(values ...*PlatformLimitApplyConfiguration) *IsolationProfileStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithPlatformLimits")
+		}
+		b.PlatformLimits = append(b.PlatformLimits, *values[i])
 	}
 	return b
 }

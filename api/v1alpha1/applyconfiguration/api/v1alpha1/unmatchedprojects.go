@@ -11,13 +11,16 @@ import (
 //
 // UnmatchedProjects is the policy for projects that no profile names.
 type UnmatchedProjectsApplyConfiguration struct {
-	// level is the preset for projects that no profile names: Open, Baseline or
-	// Restricted. Dedicated needs a list of fleets, which only a profile has.
+	// level is the preset that gives each control its value: Open, Baseline,
+	// Restricted or Dedicated.
 	Level *apiv1alpha1.Level `json:"level,omitempty"`
 	// levelVersion pins what the level means. Default: v1.
 	LevelVersion *apiv1alpha1.LevelVersion `json:"levelVersion,omitempty"`
 	// enforcement is Enforce or Audit. On a server in use, begin with Audit.
 	Enforcement *apiv1alpha1.Enforcement `json:"enforcement,omitempty"`
+	// controls override single controls of the level, as in an IsolationProfile.
+	// Without an SSH proxy, set hostSSH to Allowed here: nothing else can deny it.
+	Controls *ControlsApplyConfiguration `json:"controls,omitempty"`
 }
 
 // UnmatchedProjectsApplyConfiguration constructs a declarative configuration of the UnmatchedProjects type for use with
@@ -47,5 +50,13 @@ func (b *UnmatchedProjectsApplyConfiguration) WithLevelVersion(value apiv1alpha1
 // If called multiple times, the Enforcement field is set to the value of the last call.
 func (b *UnmatchedProjectsApplyConfiguration) WithEnforcement(value apiv1alpha1.Enforcement) *UnmatchedProjectsApplyConfiguration {
 	b.Enforcement = &value
+	return b
+}
+
+// WithControls sets the Controls field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Controls field is set to the value of the last call.
+func (b *UnmatchedProjectsApplyConfiguration) WithControls(value *ControlsApplyConfiguration) *UnmatchedProjectsApplyConfiguration {
+	b.Controls = value
 	return b
 }
