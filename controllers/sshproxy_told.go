@@ -82,3 +82,7 @@ func (p *pass) sshEnforcedByTemplate() bool {
 	live := p.toldByTemplate()
 	return live != nil && live.Enforced
 }
+
+// toldOfSSHProxy tells whether new pods are told of an SSH proxy, enforced or not:
+// runs of an earlier time may be reached by it alone.
+func (p *pass) toldOfSSHProxy() bool { return p.container != nil && p.toldByTemplate() != nil }
