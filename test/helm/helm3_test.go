@@ -91,6 +91,34 @@ func (h helm3) uninstallOperator() {
 	Expect(err).NotTo(HaveOccurred())
 }
 
+func (h helm3) uninstallWithHooks() error {
+	uninstall := action.NewUninstall(h.config)
+	uninstall.Timeout = hookTimeout
+	_, err := uninstall.Run(operator)
+	return err
+}
+
+func (h helm3) rollbackOperator(revision int) {
+	GinkgoHelper()
+	rollback := action.NewRollback(h.config)
+	rollback.Version = revision
+	Expect(rollback.Run(operator)).To(Succeed())
+}
+
+func (h helm3) renderOperator(values map[string]any) []*unstructured.Unstructured {
+	GinkgoHelper()
+	install := action.NewInstall(&action.Configuration{})
+	install.ReleaseName, install.Namespace = operator, h.namespace
+	install.DryRun, install.ClientOnly = true, true
+	r, err := install.Run(h.operatorsChart(), values)
+	Expect(err).NotTo(HaveOccurred())
+	objects := objectsOf(r.Manifest, h.namespace)
+	for _, hook := range r.Hooks {
+		objects = append(objects, objectsOf(hook.Manifest, h.namespace)...)
+	}
+	return objects
+}
+
 func (h helm3) operatorsChart() *chart.Chart {
 	GinkgoHelper()
 	c, err := loader.Load(operatorsDir)
