@@ -85,4 +85,6 @@ func (p *pass) sshEnforcedByTemplate() bool {
 
 // toldOfSSHProxy tells whether new pods are told of an SSH proxy, enforced or not:
 // runs of an earlier time may be reached by it alone.
-func (p *pass) toldOfSSHProxy() bool { return p.container != nil && p.toldByTemplate() != nil }
+func (p *pass) toldOfSSHProxy() bool {
+	return p.workload.Template.Annotations[workload.AnnotationSSHToken] != ""
+}

@@ -48,6 +48,7 @@ func newSite(ctx context.Context, way way) *site {
 	Expect(api.Client.Create(ctx, s.manifest.DeepCopy())).To(Succeed())
 	w.Settle()
 	server := testkit.MakeServer("main").Namespace(w.Namespace).Obj()
+	server.Spec.Workload.Container = w.Container
 	server.Finalizers = []string{v1alpha1.Finalizer}
 	Expect(api.Client.Create(ctx, server)).To(Succeed())
 	return s
@@ -73,8 +74,10 @@ func siteValues() map[string]any {
 func (s *site) runJob(ctx context.Context) int {
 	GinkgoHelper()
 	job := &batchv1.Job{}
-	Eventually(func() error {
-		return api.Client.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: cleanupName}, job)
+	Eventually(func(g Gomega) {
+		*job = batchv1.Job{}
+		g.Expect(api.Client.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: cleanupName}, job)).To(Succeed())
+		g.Expect(job.Status.Conditions).To(BeEmpty(), "it is an earlier one, which has ended")
 	}).WithTimeout(soon).Should(Succeed())
 	config := rest.CopyConfig(api.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + s.Namespace + ":" + job.Spec.Template.Spec.ServiceAccountName}

@@ -6,6 +6,7 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/cli"
 	"helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -110,6 +111,9 @@ func (h helm3) renderOperator(values map[string]any) []*unstructured.Unstructure
 	install := action.NewInstall(&action.Configuration{})
 	install.ReleaseName, install.Namespace = operator, h.namespace
 	install.DryRun, install.ClientOnly = true, true
+	version, err := chartutil.ParseKubeVersion(renderedFor)
+	Expect(err).NotTo(HaveOccurred())
+	install.KubeVersion = version
 	r, err := install.Run(h.operatorsChart(), values)
 	Expect(err).NotTo(HaveOccurred())
 	objects := objectsOf(r.Manifest, h.namespace)

@@ -129,6 +129,9 @@ func (h helm4) renderOperator(values map[string]any) []*unstructured.Unstructure
 	GinkgoHelper()
 	install := action.NewInstall(action.NewConfiguration())
 	install.ReleaseName, install.Namespace, install.DryRunStrategy = operator, h.namespace, action.DryRunClient
+	version, err := common.ParseKubeVersion(renderedFor)
+	Expect(err).NotTo(HaveOccurred())
+	install.KubeVersion = version
 	r, err := install.Run(h.operatorsChart(), values)
 	Expect(err).NotTo(HaveOccurred())
 	objects := h.objectsOf(r)

@@ -32,6 +32,8 @@ var _ = BeforeSuite(func() {
 
 const (
 	release = "dstack-server"
+	// renderedFor is the release of Kubernetes that a chart is rendered for without one.
+	renderedFor = "v1.37.0"
 	// hookTimeout is how long Helm waits for a hook.
 	hookTimeout = 2 * time.Minute
 	// manager is the field manager, which Helm would else call like its binary.
