@@ -112,13 +112,13 @@ func (p *pass) releaseNotice(exposed int, runs activeRuns) string {
 	if exposed > 0 {
 		text += "; status.warnings says by profile what they allow"
 	}
-	if runs.known {
-		text += "; " + runs.text()
-	}
 	if p.toldOfSSHProxy() {
 		if stranded := status.Stranded(p.server, runs.count()); stranded != "" {
 			text += "; " + stranded
 		}
+	}
+	if runs.known {
+		text += "; " + runs.text()
 	}
 	if proxy := p.server.Spec.SSHProxy; proxy != nil && proxy.Managed != nil {
 		text += fmt.Sprintf("; SSH sessions through the proxy, which nobody can count from here, end when its pods stop, at the latest %d s after they are told to",

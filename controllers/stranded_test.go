@@ -94,7 +94,7 @@ var _ = Describe("Runs that only the SSH proxy leads to", func() {
 			w := up()
 			release(w)
 			Expect(w.try("main")).To(Succeed())
-			Expect(w.events()[0]).To(ContainSubstring("; active runs, which go on: 1 (research/train); " + lose + "up to 1" + keep + "; SSH sessions"))
+			Expect(w.events()[0]).To(ContainSubstring("; " + lose + "up to 1" + keep + "; active runs, which go on: 1 (research/train); SSH sessions"))
 		})
 	}
 

@@ -107,11 +107,18 @@ var recordsThatStay = []string{"deployed", "failed", "pending-install", "pending
 // own is the release's own manager; nil when it is not there.
 func (e Evidence) own() *appsv1.Deployment {
 	for i := range e.Managers {
-		if e.Managers[i].Name == e.Manager {
+		if e.owns(&e.Managers[i]) {
 			return &e.Managers[i]
 		}
 	}
 	return nil
+}
+
+// owns tells the release's manager from that of another release which has the same
+// name, by fullnameOverride.
+func (e Evidence) owns(d *appsv1.Deployment) bool {
+	release := d.Labels[labelInstance]
+	return d.Name == e.Manager && (release == "" || release == e.Name)
 }
 
 // others names the managers of other releases, also one that is scaled to zero: it
@@ -120,7 +127,7 @@ func (e Evidence) others() []string {
 	var names []string
 	for i := range e.Managers {
 		d := &e.Managers[i]
-		if d.Name == e.Manager || d.DeletionTimestamp != nil {
+		if e.owns(d) || d.DeletionTimestamp != nil {
 			continue
 		}
 		name := "Deployment " + d.Name

@@ -103,6 +103,10 @@ func TestJudge(t *testing.T) {
 			record: "uninstalling", managers: []appsv1.Deployment{deployment("b", stopped), deployment("0", func(d *appsv1.Deployment) { delete(d.Labels, "app.kubernetes.io/instance") })},
 			want: uninstall.Verdict{Reason: "namespace gpu has another manager, Deployment 0-manager, Deployment b-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
 		},
+		"another release has a manager of the same name": {
+			managers: []appsv1.Deployment{deployment("b", annotated(order, "a"), func(d *appsv1.Deployment) { d.Name = "a-manager" })},
+			want:     uninstall.Verdict{Reason: "namespace gpu has another manager, Deployment a-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
+		},
 		"another one, which is being deleted": {
 			record: "uninstalling", managers: []appsv1.Deployment{deployment("b", deleted)},
 			want: uninstall.Verdict{Restore: true, Reason: "Helm is uninstalling release a"},
