@@ -171,6 +171,15 @@ func (r *DstackServerReconciler) pending(ctx context.Context, p *pass, planned m
 	change := &v1alpha1.PendingChange{Revision: planned.Revision, Items: p.changes(planned)}
 	change.ActiveRuns = r.countedRuns(ctx, p, change.Revision)
 	change.Message = "the dstack server restarts: for that time its API does not answer and nobody new can log in to a run; runs go on"
+	if planned.SSHSettings() == nil && p.toldOfSSHProxy() {
+		count := ""
+		if change.ActiveRuns != nil {
+			count = fmt.Sprint(*change.ActiveRuns)
+		}
+		if stranded := status.Stranded(p.server, count); stranded != "" {
+			change.Message += "; " + stranded
+		}
+	}
 	if p.server.Spec.SSHProxy != nil {
 		change.Message += "; sessions that go through the SSH proxy are not cut (how many there are, dstack's SSH proxy tells nobody)"
 	}

@@ -85,7 +85,7 @@ func (c *Cleanup) announce(ctx context.Context, s *v1alpha1.DstackServer) {
 	now := time.Now()
 	exposed := status.Exposure(isolation.Resolve(isolation.Input{Server: s, Profiles: profiles, Now: now}))
 	token, _ := readAdminToken(ctx, c.client, s)
-	notice := releaseNotice(s, p.workload, len(exposed), activeRuns(ctx, c.prober, p, token))
+	notice := p.releaseNotice(len(exposed), listActive(ctx, c.prober, p, token))
 	log.Info("About to release DstackServer", "notice", notice)
 	for _, e := range exposed[:min(len(exposed), maxExposureEvents)] {
 		log.Info("Exposed", "what", e.Message)

@@ -15,6 +15,7 @@ import (
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/observe"
 	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
@@ -43,8 +44,8 @@ func (r *DstackServerReconciler) announce(ctx context.Context, p *pass) {
 		return
 	}
 	token, _ := r.adminToken(ctx, p.server)
-	runs := activeRuns(ctx, r.Prober, p, token)
-	p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, releaseNotice(p.server, p.workload, len(exposed), runs))
+	notice := p.releaseNotice(len(exposed), listActive(ctx, r.Prober, p, token))
+	p.facts.Settings = status.Waiting(v1alpha1.ReasonReleasing, notice)
 	before := p.server.DeepCopy()
 	markReleasing(p.server, p.facts.Settings.Message, p.facts.Warnings, r.Clock.Now())
 	if err := r.Client.Status().Patch(ctx, p.server, unlessChanged(before)); err != nil {
@@ -106,19 +107,38 @@ func saidBefore(s *v1alpha1.DstackServer) bool {
 }
 
 // releaseNotice says what is about to be taken out, and whom it meets.
-func releaseNotice(s *v1alpha1.DstackServer, w *workload.Workload, exposed int, runs string) string {
-	text := fmt.Sprintf("%s%s: pods that start from now on refuse nothing", aboutToRelease, w)
+func (p *pass) releaseNotice(exposed int, runs activeRuns) string {
+	text := fmt.Sprintf("%s%s: pods that start from now on refuse nothing", aboutToRelease, p.workload)
 	if exposed > 0 {
 		text += "; status.warnings says by profile what they allow"
 	}
-	if runs != "" {
-		text += "; " + runs
+	if p.toldOfSSHProxy() {
+		if stranded := status.Stranded(p.server, runs.count()); stranded != "" {
+			text += "; " + stranded
+		}
 	}
-	if proxy := s.Spec.SSHProxy; proxy != nil && proxy.Managed != nil {
+	if runs.known {
+		text += "; " + runs.text()
+	}
+	if proxy := p.server.Spec.SSHProxy; proxy != nil && proxy.Managed != nil {
 		text += fmt.Sprintf("; SSH sessions through the proxy, which nobody can count from here, end when its pods stop, at the latest %d s after they are told to",
 			proxy.Managed.TerminationGracePeriodSeconds)
 	}
 	return text
+}
+
+// announceStranded says, before settings are applied that have no SSH proxy any more,
+// which runs users lose access to. It is said once for these settings.
+func (r *DstackServerReconciler) announceStranded(ctx context.Context, p *pass, intent manifests.Intent) {
+	if intent.SSHSettings() != nil || !p.toldOfSSHProxy() || p.memory.strandedBy == intent.Revision {
+		return
+	}
+	p.memory.strandedBy = intent.Revision
+	token, _ := r.adminToken(ctx, p.server)
+	if stranded := status.Stranded(p.server, listActive(ctx, r.Prober, p, token).count()); stranded != "" {
+		p.tell(corev1.EventTypeWarning, v1alpha1.ReasonReleasing, "the SSH proxy is about to be taken out of the settings of "+p.workload.String()+": "+stranded)
+		p.emitNotes(r.Recorder)
+	}
 }
 
 // markReleasing writes the notice into the status, and that nothing is applied
@@ -133,29 +153,44 @@ func markReleasing(s *v1alpha1.DstackServer, notice string, warnings []string, n
 	})
 }
 
-// activeRuns names the runs that a release meets; "" without an admin token and
-// when the server does not say.
-func activeRuns(ctx context.Context, prober *observe.Prober, p *pass, token string) string {
+// activeRuns are the runs that a release meets.
+type activeRuns struct {
+	runs []dstack.Run
+	// known is false without an admin token and when the server does not list them; all
+	// is false when there are more.
+	known, all bool
+}
+
+func listActive(ctx context.Context, prober *observe.Prober, p *pass, token string) activeRuns {
 	if token == "" {
-		return ""
+		return activeRuns{}
 	}
 	ctx, cancel := context.WithTimeout(ctx, askForRuns)
 	defer cancel()
 	runs, all, err := prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
+	return activeRuns{runs, err == nil, all}
+}
+
+// count is how many there are; "" when it is not known.
+func (a activeRuns) count() string {
 	switch {
-	case err != nil:
+	case !a.known:
 		return ""
-	case len(runs) == 0:
+	case !a.all:
+		return fmt.Sprintf("more than %d", len(a.runs))
+	default:
+		return fmt.Sprint(len(a.runs))
+	}
+}
+
+func (a activeRuns) text() string {
+	if len(a.runs) == 0 {
 		return "no run is active"
 	}
-	count := fmt.Sprint(len(runs))
-	if !all {
-		count = "more than " + count
-	}
 	const longest = 400
-	names := named(runNames(runs), firstRuns)
+	names := named(runNames(a.runs), firstRuns)
 	if len(names) > longest {
 		names = strings.ToValidUTF8(names[:longest], "") + "…"
 	}
-	return fmt.Sprintf("active runs, which go on: %s (%s)", count, names)
+	return fmt.Sprintf("active runs, which go on: %s (%s)", a.count(), names)
 }

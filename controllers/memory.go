@@ -13,6 +13,9 @@ type memory struct {
 	config *mountedConfig
 	// counted is when the active runs were counted that a change meets.
 	counted counting
+	// strandedBy is the revision of the settings without an SSH proxy of which it was
+	// said whom they keep out.
+	strandedBy string
 	// verdicts are what the server's processes made of the SSH proxy's token last. One
 	// that does not answer for once has not changed.
 	verdicts map[process]verdict

@@ -27,6 +27,7 @@ func (r *DstackServerReconciler) applySettings(ctx context.Context, p *pass) err
 	if !ready {
 		return nil
 	}
+	r.announceStranded(ctx, p, intent)
 	p.repairs = true
 	result, err := r.applier.Settings(ctx, intent)
 	if apierrors.IsConflict(err) {

@@ -82,3 +82,9 @@ func (p *pass) sshEnforcedByTemplate() bool {
 	live := p.toldByTemplate()
 	return live != nil && live.Enforced
 }
+
+// toldOfSSHProxy tells whether new pods are told of an SSH proxy, enforced or not:
+// runs of an earlier time may be reached by it alone.
+func (p *pass) toldOfSSHProxy() bool {
+	return p.workload.Template.Annotations[workload.AnnotationSSHToken] != ""
+}

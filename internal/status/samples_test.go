@@ -29,7 +29,7 @@ func sample[T any](t *testing.T, name string) *T {
 // backends that exist: the sample has them in a comment.
 var sampleBypasses = map[string]string{
 	"isolationprofile.yaml sharedInstances": "jobs share nodes on daytona, kubernetes, lium, runpod, slurm and vastai whatever blocks says: allow only other backends in controls.backends",
-	"isolationprofile.yaml importedFleets": "a run that names no fleet may be placed on an imported one: set controls.fleets",
+	"isolationprofile.yaml importedFleets":  "a run that names no fleet may be placed on an imported one: set controls.fleets",
 }
 
 // TestSamplesLeaveNoBypass: on a server that runs with all that the sample asks

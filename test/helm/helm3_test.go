@@ -6,6 +6,7 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/cli"
 	"helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -89,6 +90,37 @@ func (h helm3) uninstallOperator() {
 	uninstall.DisableHooks = true
 	_, err := uninstall.Run(operator)
 	Expect(err).NotTo(HaveOccurred())
+}
+
+func (h helm3) uninstallWithHooks() error {
+	uninstall := action.NewUninstall(h.config)
+	uninstall.Timeout = hookTimeout
+	_, err := uninstall.Run(operator)
+	return err
+}
+
+func (h helm3) rollbackOperator(revision int) {
+	GinkgoHelper()
+	rollback := action.NewRollback(h.config)
+	rollback.Version = revision
+	Expect(rollback.Run(operator)).To(Succeed())
+}
+
+func (h helm3) renderOperator(values map[string]any) []*unstructured.Unstructured {
+	GinkgoHelper()
+	install := action.NewInstall(&action.Configuration{})
+	install.ReleaseName, install.Namespace = operator, h.namespace
+	install.DryRun, install.ClientOnly = true, true
+	version, err := chartutil.ParseKubeVersion(renderedFor)
+	Expect(err).NotTo(HaveOccurred())
+	install.KubeVersion = version
+	r, err := install.Run(h.operatorsChart(), values)
+	Expect(err).NotTo(HaveOccurred())
+	objects := objectsOf(r.Manifest, h.namespace)
+	for _, hook := range r.Hooks {
+		objects = append(objects, objectsOf(hook.Manifest, h.namespace)...)
+	}
+	return objects
 }
 
 func (h helm3) operatorsChart() *chart.Chart {

@@ -111,6 +111,40 @@ func (h helm4) uninstallOperator() {
 	Expect(err).NotTo(HaveOccurred())
 }
 
+func (h helm4) uninstallWithHooks() error {
+	uninstall := action.NewUninstall(h.config)
+	uninstall.WaitStrategy, uninstall.Timeout = kube.HookOnlyStrategy, hookTimeout
+	_, err := uninstall.Run(operator)
+	return err
+}
+
+func (h helm4) rollbackOperator(revision int) {
+	GinkgoHelper()
+	rollback := action.NewRollback(h.config)
+	rollback.Version, rollback.WaitStrategy, rollback.ForceConflicts = revision, kube.HookOnlyStrategy, h.force
+	Expect(rollback.Run(operator)).To(Succeed())
+}
+
+func (h helm4) renderOperator(values map[string]any) []*unstructured.Unstructured {
+	GinkgoHelper()
+	install := action.NewInstall(action.NewConfiguration())
+	install.ReleaseName, install.Namespace, install.DryRunStrategy = operator, h.namespace, action.DryRunClient
+	version, err := common.ParseKubeVersion(renderedFor)
+	Expect(err).NotTo(HaveOccurred())
+	install.KubeVersion = version
+	r, err := install.Run(h.operatorsChart(), values)
+	Expect(err).NotTo(HaveOccurred())
+	objects := h.objectsOf(r)
+	a, err := helmrelease.NewAccessor(r)
+	Expect(err).NotTo(HaveOccurred())
+	for _, hook := range a.Hooks() {
+		accessor, err := helmrelease.NewHookAccessor(hook)
+		Expect(err).NotTo(HaveOccurred())
+		objects = append(objects, objectsOf(accessor.Manifest(), h.namespace)...)
+	}
+	return objects
+}
+
 func (h helm4) objectsOf(r helmrelease.Releaser) []*unstructured.Unstructured {
 	GinkgoHelper()
 	a, err := helmrelease.NewAccessor(r)

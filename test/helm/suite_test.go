@@ -5,6 +5,7 @@ package helm_test
 
 import (
 	"testing"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -31,6 +32,10 @@ var _ = BeforeSuite(func() {
 
 const (
 	release = "dstack-server"
+	// renderedFor is the release of Kubernetes that a chart is rendered for without one.
+	renderedFor = "v1.37.0"
+	// hookTimeout is how long Helm waits for a hook.
+	hookTimeout = 2 * time.Minute
 	// manager is the field manager, which Helm would else call like its binary.
 	manager = "helm"
 )
@@ -48,6 +53,11 @@ type helm interface {
 	installOperator(values map[string]any) []*unstructured.Unstructured
 	upgradeOperator(values map[string]any) []*unstructured.Unstructured
 	uninstallOperator()
+	rollbackOperator(revision int)
+	// uninstallWithHooks returns once the hooks have run.
+	uninstallWithHooks() error
+	// renderOperator is what helm template prints, hooks among it.
+	renderOperator(values map[string]any) []*unstructured.Unstructured
 }
 
 // template is what a chart has of a manifest.

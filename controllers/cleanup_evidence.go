@@ -1,0 +1,159 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/uninstall"
+)
+
+const (
+	// helmStatus, helmVersion and helmOwner are labels of Helm's records. A record
+	// says that its release is being uninstalled before the first hook runs.
+	helmStatus, helmVersion, helmOwner = "status", "version", "owner"
+	// recordsAhead is how many records in a row may be missing before the last one.
+	// A rollback keeps the hooks of an earlier revision, and Helm deletes old records.
+	recordsAhead = 64
+	// reasonLeftAlone is the reason of the event on a DstackServer that a cleanup
+	// leaves as it is.
+	reasonLeftAlone = "CleanupSkipped"
+)
+
+// RunFor is Run for a release of the chart, rendered at a revision of it. Without
+// evidence that this very release is being uninstalled it restores nothing, says so
+// in the log and in an event on each DstackServer, and succeeds.
+func (c *Cleanup) RunFor(ctx context.Context, release uninstall.Release, revision int) error {
+	log := logr.FromContextOrDiscard(ctx)
+	evidence, err := c.evidence(ctx, release, revision)
+	if err != nil {
+		return err
+	}
+	verdict, err := uninstall.Judge(evidence)
+	if err != nil {
+		return err
+	}
+	if verdict.Restore {
+		log.Info("Restoring all dstack servers of the namespace", "why", verdict.Reason)
+		return c.Run(ctx, release.Manager)
+	}
+	log.Info("Restored no dstack server", "why", verdict.Reason)
+	return c.leaveAlone(ctx, verdict)
+}
+
+// evidence reads what shows whether a release is being uninstalled.
+func (c *Cleanup) evidence(ctx context.Context, release uninstall.Release, revision int) (uninstall.Evidence, error) {
+	e := uninstall.Evidence{Release: release}
+	var managers appsv1.DeploymentList
+	err := c.client.List(ctx, &managers, client.InNamespace(c.namespace), client.MatchingLabels(uninstall.ManagerLabels()))
+	if err != nil {
+		return e, fmt.Errorf("list the Deployments of managers: %w", err)
+	}
+	e.Managers = managers.Items
+	e.Record, err = c.helmRecord(ctx, release.Name, revision)
+	return e, err
+}
+
+// helmRecord is the status in Helm's youngest record of a release; "" if there is
+// none. Helm keeps its records in Secrets, or in ConfigMaps. Secrets are read one by
+// one, by name and without their data: nothing here has the right to list them.
+func (c *Cleanup) helmRecord(ctx context.Context, release string, revision int) (string, error) {
+	record, err := c.helmConfigMap(ctx, release)
+	if err != nil || record == uninstall.RecordUninstalling {
+		return record, err
+	}
+	for missing := 0; missing < recordsAhead; revision++ {
+		secret := &metav1.PartialObjectMetadata{}
+		secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+		key := client.ObjectKey{Namespace: c.namespace, Name: fmt.Sprintf("sh.helm.release.v1.%s.v%d", release, revision)}
+		err := c.client.Get(ctx, key, secret)
+		if client.IgnoreNotFound(err) != nil {
+			return "", fmt.Errorf("read Helm's record in Secret %s: %w", key.Name, err)
+		}
+		if missing++; err == nil {
+			missing, record = 0, secret.Labels[helmStatus]
+		}
+	}
+	return record, nil
+}
+
+func (c *Cleanup) helmConfigMap(ctx context.Context, release string) (string, error) {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
+	err := c.client.List(ctx, list, client.InNamespace(c.namespace), client.MatchingLabels{helmOwner: "helm", "name": release})
+	if err != nil {
+		return "", fmt.Errorf("list Helm's records in ConfigMaps: %w", err)
+	}
+	record, youngest := "", -1
+	for i := range list.Items {
+		labels := list.Items[i].Labels
+		if version, err := strconv.Atoi(labels[helmVersion]); err == nil && version > youngest {
+			record, youngest = labels[helmStatus], version
+		}
+	}
+	return record, nil
+}
+
+// leaveAlone says on each DstackServer that it stays as it is, and waits for those
+// that are being deleted while their manager runs: it restores them, and goes once
+// this is over.
+func (c *Cleanup) leaveAlone(ctx context.Context, verdict uninstall.Verdict) error {
+	var servers v1alpha1.DstackServerList
+	if err := c.client.List(ctx, &servers, client.InNamespace(c.namespace)); err != nil {
+		return fmt.Errorf("list DstackServers: %w", err)
+	}
+	var going []*v1alpha1.DstackServer
+	for i := range servers.Items {
+		s := &servers.Items[i]
+		if s.DeletionTimestamp != nil && verdict.Waits {
+			going = append(going, s)
+			continue
+		}
+		c.sayLeftAlone(ctx, s, verdict.Reason)
+	}
+	var failed []error
+	for _, s := range going {
+		if err := c.waitUntilGone(ctx, s); err != nil {
+			failed = append(failed, fmt.Errorf("DstackServer %s: it is being deleted, and the manager has not restored its dstack server: look at its status: %w", s.Name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (c *Cleanup) waitUntilGone(ctx context.Context, s *v1alpha1.DstackServer) error {
+	return wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
+		var live v1alpha1.DstackServer
+		err := c.client.Get(ctx, client.ObjectKeyFromObject(s), &live)
+		if client.IgnoreNotFound(err) != nil {
+			return false, hopeless(err)
+		}
+		return err != nil || live.UID != s.UID, nil
+	})
+}
+
+// sayLeftAlone makes an event; one that cannot be made is only logged.
+func (c *Cleanup) sayLeftAlone(ctx context.Context, s *v1alpha1.DstackServer, reason string) {
+	now := metav1.NowMicro()
+	event := &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: s.Name + "-cleanup-", Namespace: s.Namespace},
+		Regarding: corev1.ObjectReference{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "DstackServer", Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion,
+		},
+		EventTime: now, Type: corev1.EventTypeWarning, Reason: reasonLeftAlone, Action: "Cleanup",
+		ReportingController: "dstack-isolation", ReportingInstance: "cleanup",
+		Note: clip("the cleanup of the operator's chart ran and restored nothing: " + reason),
+	}
+	if err := c.client.Create(ctx, event); err != nil {
+		logr.FromContextOrDiscard(ctx).Error(err, "Could not make an event", "server", s.Name)
+	}
+}

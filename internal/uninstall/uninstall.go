@@ -1,0 +1,152 @@
+// Package uninstall judges whether a release of the chart is being uninstalled.
+// Tools that render the chart and apply it run the cleanup at an install, and
+// Argo CD runs it at every deletion of an Application: that the cleanup runs is
+// no evidence that the release goes.
+package uninstall
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+)
+
+const (
+	// AnnotationOrder on the manager's Deployment, with the release's name as value,
+	// orders the cleanup to restore the dstack servers.
+	AnnotationOrder = v1alpha1.Group + "/uninstall"
+
+	// annotationHelm is set by Helm on what it installs, and by no tool that only
+	// renders the chart.
+	annotationHelm = "meta.helm.sh/release-name"
+	labelInstance  = "app.kubernetes.io/instance"
+)
+
+// ManagerLabels are those of every Deployment of a manager.
+func ManagerLabels() map[string]string {
+	return map[string]string{"app.kubernetes.io/name": "dstack-isolation", "app.kubernetes.io/component": "manager"}
+}
+
+// Release is the release that a cleanup belongs to.
+type Release struct {
+	Namespace, Name string
+	// Manager is the name of its manager's Deployment.
+	Manager string
+}
+
+// Evidence is what is known of a release and of its namespace.
+type Evidence struct {
+	Release
+	// Record is the status in Helm's youngest record of the release; "" when there is
+	// no record.
+	Record string
+	// Managers are the Deployments of all managers in the namespace.
+	Managers []appsv1.Deployment
+}
+
+// Verdict says what a cleanup does.
+type Verdict struct {
+	// Restore is true when the release is being uninstalled.
+	Restore bool
+	// Reason says why, or why not.
+	Reason string
+	// Waits is true when the release's own manager runs, so that the servers that are
+	// being deleted need it.
+	Waits bool
+}
+
+// ErrUnknown is returned when it cannot be known whether the release is being
+// uninstalled.
+var ErrUnknown = errors.New("cannot tell whether the release is being uninstalled")
+
+// Judge decides by the evidence. Servers that another manager works are never this
+// release's, whatever is ordered.
+func Judge(e Evidence) (Verdict, error) {
+	own := e.own()
+	v := Verdict{Waits: own != nil && own.DeletionTimestamp == nil && own.Status.Replicas > 0}
+	if others := e.others(); len(others) > 0 {
+		v.Waits = false
+		v.Reason = fmt.Sprintf("namespace %s has another manager, %s: uninstall that too, or delete the DstackServers, to restore the dstack servers", e.Namespace, strings.Join(others, ", "))
+		return v, nil
+	}
+	order := ""
+	if own != nil {
+		order = own.Annotations[AnnotationOrder]
+	}
+	switch {
+	case order == e.Name:
+		v.Restore, v.Reason = true, fmt.Sprintf("annotation %s of Deployment %s orders it", AnnotationOrder, e.Manager)
+	case order != "":
+		return v, fmt.Errorf("%w: annotation %s of Deployment %s is %q; set it to the release's name, %q, or remove it", ErrUnknown, AnnotationOrder, e.Manager, order, e.Name)
+	case e.Record == RecordUninstalling:
+		v.Restore, v.Reason = true, fmt.Sprintf("Helm is uninstalling release %s", e.Name)
+	case slices.Contains(recordsThatStay, e.Record):
+		v.Reason = fmt.Sprintf("Helm is not uninstalling release %s, its status is %s: %s", e.Name, e.Record, e.remedy())
+	case e.Record != "":
+		return v, fmt.Errorf("%w: Helm's youngest record of release %s has status %q, and a younger one should be there; %s", ErrUnknown, e.Name, e.Record, e.command())
+	case own != nil && own.Annotations[annotationHelm] != "":
+		return v, fmt.Errorf("%w: Helm installed Deployment %s, and namespace %s has no Secret or ConfigMap with Helm's record of release %s; %s",
+			ErrUnknown, e.Manager, e.Namespace, e.Name, e.command())
+	default:
+		v.Reason = fmt.Sprintf("no release %s of Helm's is in namespace %s, so nothing shows that the operator is being uninstalled: %s", e.Name, e.Namespace, e.remedy())
+	}
+	return v, nil
+}
+
+// RecordUninstalling is the status of a release whose uninstall has begun.
+const RecordUninstalling = "uninstalling"
+
+// recordsThatStay are the statuses of a release that nobody uninstalls. A
+// superseded one has a younger record, which decides.
+var recordsThatStay = []string{"deployed", "failed", "pending-install", "pending-upgrade", "pending-rollback", "uninstalled"}
+
+// own is the release's own manager; nil when it is not there.
+func (e Evidence) own() *appsv1.Deployment {
+	for i := range e.Managers {
+		if e.owns(&e.Managers[i]) {
+			return &e.Managers[i]
+		}
+	}
+	return nil
+}
+
+// owns tells the release's manager from that of another release which has the same
+// name, by fullnameOverride.
+func (e Evidence) owns(d *appsv1.Deployment) bool {
+	release := d.Labels[labelInstance]
+	return d.Name == e.Manager && (release == "" || release == e.Name)
+}
+
+// others names the managers of other releases, also one that is scaled to zero: it
+// may come back at any time.
+func (e Evidence) others() []string {
+	var names []string
+	for i := range e.Managers {
+		d := &e.Managers[i]
+		if e.owns(d) || d.DeletionTimestamp != nil {
+			continue
+		}
+		name := "Deployment " + d.Name
+		if release := d.Labels[labelInstance]; release != "" {
+			name += " of release " + release
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// remedy says how to restore the servers where nothing shows that the release goes.
+func (e Evidence) remedy() string {
+	return "to restore the dstack servers, delete the DstackServers before you delete the operator, or " + e.order()
+}
+
+func (e Evidence) command() string { return "to restore the dstack servers, " + e.order() }
+
+func (e Evidence) order() string {
+	return fmt.Sprintf("run: kubectl -n %s annotate --overwrite deployment %s %s=%s", e.Namespace, e.Manager, AnnotationOrder, e.Name)
+}
