@@ -56,7 +56,7 @@ func (f *FileSource) Run(ctx context.Context, publish func(*Snapshot)) error {
 
 	ticker := time.NewTicker(folderInterval)
 	defer ticker.Stop()
-	expiry := nextChange(last.Effective)
+	expiry := nextChange(last)
 	defer func() { expiry.Stop() }()
 	seen, expired := loaded, false
 	for {
@@ -76,7 +76,7 @@ func (f *FileSource) Run(ctx context.Context, publish func(*Snapshot)) error {
 		last = f.reload(last)
 		publish(last)
 		expiry.Stop()
-		expiry = nextChange(last.Effective)
+		expiry = nextChange(last)
 	}
 }
 
