@@ -57,7 +57,8 @@ used exceptions and what audit mode would have refused always, others with
 
 Ports: --listen takes dstack's requests under /apply_policies/, and /readyz and
 /revision; --health-listen has /healthz, /readyz and /metrics. Neither speaks
-TLS: keep both inside the cluster or the machine.`,
+TLS: keep both inside the cluster or the machine. With --token-file, /revision
+needs the token too. A connection without the right token ends with its answer.`,
 		Example: `  # Serve a folder, and let a dstack server on this machine ask it:
   dstack-isolation policy-server --from ./policies --listen 127.0.0.1:8080 --health-listen 127.0.0.1:8081
   ` + dstack.EnvPluginServiceURI + `=http://127.0.0.1:8080 dstack server   # with "plugins: [rest_plugin]" in its config.yml

@@ -274,3 +274,23 @@ func TestPeer(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// The numbers in the threat model are those of the default limits.
+func TestThreatModelNamesTheDefaultLimits(t *testing.T) {
+	text, err := os.ReadFile("../../docs/threat-model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := DefaultLimits()
+	for _, want := range []string{
+		fmt.Sprintf("%d,%03d places", l.Connections/1000, l.Connections%1000),
+		fmt.Sprintf("At most %d of them are open, %d from one address", l.Strangers, l.StrangersOfPeer),
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%q is not there", want)
+		}
+	}
+	if l.Strangers >= l.Requests {
+		t.Error("strangers can take every turn")
+	}
+}
