@@ -69,7 +69,7 @@ func list(words []string, most int, rest string) string {
 // message is the whole text of a refusal. If it would be too long, the first
 // reason of each control comes first, and the rest is counted.
 func (d *decider) message(reasons []verdict) string {
-	end := d.ending()
+	end := d.ended(reasons) + d.ending()
 	sentences := joined(reasons)
 	whole := strings.Join(sentences, " ") + end
 	if utf8.RuneCountInString(whole) <= maxMessage {
