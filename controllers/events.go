@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/status"
 )
 
 // actionReconcile is the action of every event: what the controller did when it
@@ -22,15 +23,16 @@ const actionReconcile = "Reconcile"
 func emit(recorder events.EventRecorder, about runtime.Object, before, after []metav1.Condition) {
 	for _, c := range after {
 		old := meta.FindStatusCondition(before, c.Type)
-		if old != nil && old.Status == c.Status && old.Reason == c.Reason {
+		if old != nil && old.Status == c.Status && old.Reason == c.Reason && !anotherEnded(c, old) {
 			continue
 		}
-		if mirrors(c) || c.Reason == v1alpha1.ReasonPending || neverWanted(c, old) {
+		if mirrors(c) || c.Reason == v1alpha1.ReasonPending || neverWanted(c, old) || asEver(c, old) {
 			continue
 		}
 		kind := corev1.EventTypeNormal
 		stalled := c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)
-		if stalled || c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old) {
+		toLookAt := c.Status == metav1.ConditionFalse && status.IsAside(c.Type)
+		if stalled || toLookAt || c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old) {
 			kind = corev1.EventTypeWarning
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
@@ -52,6 +54,17 @@ func mirrors(c metav1.Condition) bool {
 // something is wanted no more is news.
 func neverWanted(c metav1.Condition, old *metav1.Condition) bool {
 	return c.Reason == v1alpha1.ReasonNotConfigured && (old == nil || old.Reason == v1alpha1.ReasonPending)
+}
+
+// asEver tells of a condition beside Ready that is not False and was not: it is
+// about what may never happen.
+func asEver(c metav1.Condition, old *metav1.Condition) bool {
+	return status.IsAside(c.Type) && c.Status != metav1.ConditionFalse && (old == nil || old.Status != metav1.ConditionFalse)
+}
+
+// anotherEnded tells that one more exception has ended, or one less.
+func anotherEnded(c metav1.Condition, old *metav1.Condition) bool {
+	return c.Reason == v1alpha1.ReasonExceptionExpired && c.Message != old.Message
 }
 
 // clip keeps a note within the API's limit of 1 kB.

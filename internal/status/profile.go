@@ -137,6 +137,7 @@ func Profile(obj *v1alpha1.IsolationProfile, v View, now time.Time) v1alpha1.Iso
 		out.Conditions = profileConditions(obj, pending(), pending(), now)
 		return out
 	}
+	out.Exceptions = exceptions(obj, p, now)
 	out.Effective = Table(p, v, now)
 	out.Gained = effects(v.Effective.Gained(p))
 	out.Lost = effects(v.Effective.Lost(p))
@@ -163,7 +164,10 @@ func ProfileWithoutServer(obj *v1alpha1.IsolationProfile, now time.Time) v1alpha
 }
 
 func profileConditions(obj *v1alpha1.IsolationProfile, accepted, programmed Finding, now time.Time) []metav1.Condition {
-	rows := []row{{v1alpha1.ConditionAccepted, accepted}, {v1alpha1.ConditionProgrammed, programmed}}
+	rows := []row{
+		{v1alpha1.ConditionAccepted, accepted}, {v1alpha1.ConditionProgrammed, programmed},
+		{v1alpha1.ConditionExceptionsCurrent, exceptionsCurrent(obj, accepted, now)},
+	}
 	return conditions(rows, programmed.Message, obj.Generation, obj.Status.Conditions, now)
 }
 

@@ -53,6 +53,13 @@ func text(s v1alpha1.IsolationProfileStatus) string {
 			}
 		}
 	}
+	for _, x := range s.Exceptions {
+		end := "without end"
+		if x.ExpiresAt != nil {
+			end = "until " + x.ExpiresAt.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(&b, "exception %s for %d users: %s, %s\n  lifts %v\n", x.Name, x.Users, x.State, end, x.Controls)
+	}
 	for _, e := range s.Gained {
 		fmt.Fprintf(&b, "gained %s\n  %s\n", e.Control, e.Message)
 	}
