@@ -59,6 +59,9 @@ const (
 // ends the connection.
 func exchange(t testing.TB, c net.Conn, request string) (status int, ended bool) {
 	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(testTimeout)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +158,7 @@ func TestStrangersDoNotKeepAnybodyOut(t *testing.T) {
 	const crowd = 1500
 	for name, request := range map[string]string{"that ask": ready, "that say nothing": "", "that send half a header": "GET / HTTP/1.1\r\nX: "} {
 		t.Run(name, func(t *testing.T) {
-			r := startGuarded(t, DefaultLimits())
+			r := startGuarded(t, patient())
 			before := r.dial(t, "")
 			decides(t, before)
 			for i := range crowd {
@@ -178,30 +181,57 @@ func TestStrangersDoNotKeepAnybodyOut(t *testing.T) {
 	}
 }
 
-// One address takes its own places only, and a stranger that says nothing loses
-// its place soon, also when nobody else wants it.
-func TestSilentStrangersEnd(t *testing.T) {
-	r := startGuarded(t, shortLimits())
+// One address takes its own places only.
+func TestOneAddressTakesItsOwnPlaces(t *testing.T) {
+	r := startGuarded(t, patient())
 	other := r.dial(t, "127.0.0.2")
 	eventually(t, func() bool { _, strangers, _ := r.places.count(); return strangers == 1 })
 	var silent []net.Conn
 	for range 2 * r.limits.StrangersOfPeer {
 		silent = append(silent, r.dial(t, "127.0.0.3"))
 	}
-	if status, _ := exchange(t, other, ready); status != http.StatusOK {
-		t.Errorf("a stranger of another address got %d", status)
-	}
-	for _, c := range silent {
-		if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatal("the connection stays")
-		}
-	}
-	eventually(t, func() bool { kept, strangers, _ := r.places.count(); return kept+strangers == 0 })
-	for _, want := range []string{`connections{token="presented"} 0`, `connections{token="none"} 0`, "connections_dropped_total 64"} {
+	eventually(t, func() bool { _, strangers, dropped := r.places.count(); return strangers == 65 && dropped == 64 })
+	for _, want := range []string{`connections{token="presented"} 0`, `connections{token="none"} 65`, "connections_dropped_total 64"} {
 		if got := r.scrape(); !strings.Contains(got, "dstack_isolation_"+want) {
 			t.Errorf("%s is not in %s", want, got)
 		}
 	}
+	if status, _ := exchange(t, other, ready); status != http.StatusOK {
+		t.Errorf("a stranger of another address got %d", status)
+	}
+	for i, c := range silent {
+		if i < r.limits.StrangersOfPeer {
+			if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("one of the oldest stays")
+			}
+		} else if status, _ := exchange(t, c, ready); status != http.StatusOK {
+			t.Fatalf("one of the newest got %d", status)
+		}
+	}
+	eventually(t, func() bool { kept, strangers, _ := r.places.count(); return kept+strangers == 0 })
+}
+
+// A stranger that says nothing loses its place soon, also when nobody else wants
+// it.
+func TestSilentStrangersEnd(t *testing.T) {
+	r := startGuarded(t, shortLimits())
+	for _, request := range []string{"", "GET / HTTP/1.1\r\nX: "} {
+		c := r.dial(t, "")
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("with %q sent the connection stays", request)
+		}
+	}
+	eventually(t, func() bool { kept, strangers, _ := r.places.count(); return kept+strangers == 0 })
+}
+
+// patient are limits under which nobody loses a place because of the time.
+func patient() Limits {
+	limits := DefaultLimits()
+	limits.ReadHeader, limits.Read, limits.Write = testTimeout, testTimeout, testTimeout
+	return limits
 }
 
 // When all places that are kept are taken, a further connection that presents the
