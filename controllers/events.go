@@ -23,20 +23,31 @@ const actionReconcile = "Reconcile"
 func emit(recorder events.EventRecorder, about runtime.Object, before, after []metav1.Condition) {
 	for _, c := range after {
 		old := meta.FindStatusCondition(before, c.Type)
-		if old != nil && old.Status == c.Status && old.Reason == c.Reason && !anotherEnded(c, old) {
-			continue
-		}
-		if mirrors(c) || c.Reason == v1alpha1.ReasonPending || neverWanted(c, old) || asEver(c, old) {
+		if !isNews(c, old) {
 			continue
 		}
 		kind := corev1.EventTypeNormal
-		stalled := c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)
-		toLookAt := c.Status == metav1.ConditionFalse && status.IsAside(c.Type)
-		if stalled || toLookAt || c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old) {
+		if isWarning(c, old, after) {
 			kind = corev1.EventTypeWarning
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
 	}
+}
+
+// isNews tells of a transition that is worth an event.
+func isNews(c metav1.Condition, old *metav1.Condition) bool {
+	if old != nil && old.Status == c.Status && old.Reason == c.Reason && !anotherEnded(c, old) {
+		return false
+	}
+	return !mirrors(c) && c.Reason != v1alpha1.ReasonPending && !neverWanted(c, old) && !asEver(c, old)
+}
+
+// isWarning tells of what somebody should act on.
+func isWarning(c metav1.Condition, old *metav1.Condition, after []metav1.Condition) bool {
+	if c.Status == metav1.ConditionFalse && (status.IsAside(c.Type) || meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)) {
+		return true
+	}
+	return c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old)
 }
 
 // lost tells of an SSH proxy that answered and does not any more: nobody can log in.
