@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/status"
 )
 
 // actionReconcile is the action of every event: what the controller did when it
@@ -22,19 +23,31 @@ const actionReconcile = "Reconcile"
 func emit(recorder events.EventRecorder, about runtime.Object, before, after []metav1.Condition) {
 	for _, c := range after {
 		old := meta.FindStatusCondition(before, c.Type)
-		if old != nil && old.Status == c.Status && old.Reason == c.Reason {
-			continue
-		}
-		if mirrors(c) || c.Reason == v1alpha1.ReasonPending || neverWanted(c, old) {
+		if !isNews(c, old) {
 			continue
 		}
 		kind := corev1.EventTypeNormal
-		stalled := c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)
-		if stalled || c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old) {
+		if isWarning(c, old, after) {
 			kind = corev1.EventTypeWarning
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
 	}
+}
+
+// isNews tells of a transition that is worth an event.
+func isNews(c metav1.Condition, old *metav1.Condition) bool {
+	if old != nil && old.Status == c.Status && old.Reason == c.Reason && !anotherEnded(c, old) {
+		return false
+	}
+	return !mirrors(c) && c.Reason != v1alpha1.ReasonPending && !neverWanted(c, old) && !asEver(c, old)
+}
+
+// isWarning tells of what somebody should act on.
+func isWarning(c metav1.Condition, old *metav1.Condition, after []metav1.Condition) bool {
+	if c.Status == metav1.ConditionFalse && (status.IsAside(c.Type) || meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)) {
+		return true
+	}
+	return c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old)
 }
 
 // lost tells of an SSH proxy that answered and does not any more: nobody can log in.
@@ -52,6 +65,17 @@ func mirrors(c metav1.Condition) bool {
 // something is wanted no more is news.
 func neverWanted(c metav1.Condition, old *metav1.Condition) bool {
 	return c.Reason == v1alpha1.ReasonNotConfigured && (old == nil || old.Reason == v1alpha1.ReasonPending)
+}
+
+// asEver tells of a condition beside Ready that is not False and was not: it is
+// about what may never happen.
+func asEver(c metav1.Condition, old *metav1.Condition) bool {
+	return status.IsAside(c.Type) && c.Status != metav1.ConditionFalse && (old == nil || old.Status != metav1.ConditionFalse)
+}
+
+// anotherEnded tells that one more exception has ended, or one less.
+func anotherEnded(c metav1.Condition, old *metav1.Condition) bool {
+	return c.Reason == v1alpha1.ReasonExceptionExpired && c.Message != old.Message
 }
 
 // clip keeps a note within the API's limit of 1 kB.

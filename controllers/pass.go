@@ -88,7 +88,8 @@ func (r *DstackServerReconciler) look(ctx context.Context, p *pass) error {
 	}
 	p.effective, p.facts.Effective = effective, effective
 	if next := effective.NextExpiry; !next.IsZero() {
-		p.wakeAfter(next.Sub(r.Clock.Now()))
+		// One that has ended while this was resolved is looked at again as well.
+		p.wakeAfter(max(next.Sub(r.Clock.Now()), lookAgain))
 	}
 	owner, err := r.claimedBy(ctx, p.server)
 	if err != nil {

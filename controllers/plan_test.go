@@ -7,8 +7,10 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/controllers"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/testkit"
 )
@@ -192,6 +194,18 @@ var _ = Describe("An exception that ends", func() {
 		Expect(w.server().Status.PlannedNetworkMode).To(BeEquivalentTo(3))
 		Expect(w.env(dstack.EnvJobNetworkMode).Value).To(Equal("3"))
 		Expect(get(w, testkit.WorkloadName, &appsv1.Deployment{}).Generation).To(Equal(before + 1))
+	})
+
+	It("wakes the manager also when it ends while a pass resolves", func() {
+		w := usual()
+		ends := w.clock.Now().Add(time.Hour)
+		w.create(testkit.MakeProfile("research").Level(v1alpha1.LevelRestricted).AllowHostSSH().
+			Exception("lead", ends, v1alpha1.ControlHostNetwork).Obj())
+		w.bringUp()
+		w.config.Clock = clocktesting.NewFakePassiveClock(ends.Add(time.Millisecond)) // The resolver's is behind.
+		w.reconciler = controllers.NewDstackServerReconciler(w.config)
+		Expect(w.try("main")).To(Succeed())
+		Expect(w.result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<", time.Second)))
 	})
 })
 

@@ -45,8 +45,15 @@ const (
 	// ConditionUnmatchedProjectsCovered of a DstackServer is True when the policy
 	// for projects that no profile names is in force as its spec says.
 	ConditionUnmatchedProjectsCovered = "UnmatchedProjectsCovered"
+	// ConditionProfilesAccepted of a DstackServer is True when every profile that
+	// names it is accepted. It is not part of Ready: the policy is served, and what a
+	// profile has wrong is treated as denied.
+	ConditionProfilesAccepted = "ProfilesAccepted"
+	// ConditionExceptionsCurrent of an IsolationProfile is True when none of its
+	// exceptions has ended. It is not part of Ready: the profile is in force.
+	ConditionExceptionsCurrent = "ExceptionsCurrent"
 	// ConditionReady sums up: of an IsolationProfile Accepted and Programmed, of a
-	// DstackServer all of the above. Both kinds.
+	// DstackServer all of the above but ProfilesAccepted. Both kinds.
 	ConditionReady = "Ready"
 	// ConditionReconciling is True while the operator or the cluster still works
 	// towards the desired state. Both kinds.
@@ -241,6 +248,24 @@ const (
 	// ReasonInvalidWorkload: the API server refuses the workload with the settings
 	// in it.
 	ReasonInvalidWorkload = "InvalidWorkload"
+)
+
+// Reasons used with ProfilesAccepted, besides Accepted, InvalidSpec and
+// InvalidException.
+const (
+	// ReasonRulesInvalid: a rule of a profile does not compile, so every object of its
+	// kind in the profile's projects is refused. Correct the rule; the profile's
+	// Accepted has line and column.
+	ReasonRulesInvalid = "RulesInvalid"
+)
+
+// Reasons used with ExceptionsCurrent, besides ServerNotFound.
+const (
+	// ReasonNoneExpired: no exception of the profile has ended.
+	ReasonNoneExpired = "NoneExpired"
+	// ReasonExceptionExpired: an exception has ended. Remove it, or set a later
+	// expiresAt.
+	ReasonExceptionExpired = "ExceptionExpired"
 )
 
 // Reasons used with UnmatchedProjectsCovered, besides those of Programmed.

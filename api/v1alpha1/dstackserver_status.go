@@ -268,7 +268,7 @@ type DstackServerStatus struct {
 
 	// conditions tell how far it has come: Accepted, Connected,
 	// PolicyPluginReady, SSHProxyReady, SettingsApplied, UnmatchedProjectsCovered,
-	// Ready, and, abnormal when true, Reconciling and Stalled.
+	// ProfilesAccepted, Ready, and, abnormal when true, Reconciling and Stalled.
 	//
 	// +optional
 	// +listType=map

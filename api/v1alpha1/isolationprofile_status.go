@@ -139,8 +139,8 @@ type IsolationProfileStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions tell how far the profile has come: Accepted, Programmed, Ready,
-	// and, abnormal when true, Reconciling and Stalled.
+	// conditions tell how far the profile has come: Accepted, Programmed,
+	// ExceptionsCurrent, Ready, and, abnormal when true, Reconciling and Stalled.
 	//
 	// +optional
 	// +listType=map
@@ -165,6 +165,12 @@ type IsolationProfileStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=8
 	PlatformLimits []PlatformLimit `json:"platformLimits,omitempty"`
+	// exceptions lists each exception with its end and its state.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Exceptions []ExceptionStatus `json:"exceptions,omitempty"`
 
 	// gained lists where the projects get it stricter than this profile asks,
 	// because the whole server shares one setting.

@@ -44,10 +44,12 @@ being deleted or is gone, it goes on with the last policy that it knew.
 With --from it reads *.yaml, *.yml and *.json of the folder, not of folders in
 it, as strictly as an API server: unknown fields, duplicate keys and values that
 the CustomResourceDefinitions refuse are errors, and so are other kinds of
-object and profiles of a DstackServer that is not there. A folder with an error
-is not served: all errors are printed. Later changes are taken within a second;
-if they bring an error, the last valid policy is kept, /readyz stays ok, and
-log, /revision and the metric dstack_isolation_policy_stale say so. The server
+object and profiles of a DstackServer that is not there, and whatever makes a
+profile Accepted=False in a cluster, such as a rule that does not compile. A
+folder with an error is not served: all errors are printed, and the command ends
+with a status other than 0. Later changes are taken within a second; if they
+bring an error, the last valid policy is kept, /readyz stays ok, and log,
+/revision and the metric dstack_isolation_policy_stale say so. The server
 settings that the profiles ask for are taken as running: set the network mode
 in the dstack server yourself.
 
@@ -57,7 +59,8 @@ used exceptions and what audit mode would have refused always, others with
 
 Ports: --listen takes dstack's requests under /apply_policies/, and /readyz and
 /revision; --health-listen has /healthz, /readyz and /metrics. Neither speaks
-TLS: keep both inside the cluster or the machine.`,
+TLS: keep both inside the cluster or the machine. With --token-file, /revision
+needs the token too. A connection without the right token ends with its answer.`,
 		Example: `  # Serve a folder, and let a dstack server on this machine ask it:
   dstack-isolation policy-server --from ./policies --listen 127.0.0.1:8080 --health-listen 127.0.0.1:8081
   ` + dstack.EnvPluginServiceURI + `=http://127.0.0.1:8080 dstack server   # with "plugins: [rest_plugin]" in its config.yml

@@ -60,6 +60,29 @@ func TestPolicyServerNamesItsServer(t *testing.T) {
 	}
 }
 
+// A rule that does not compile ends the policy server at its start, with the
+// reason.
+func TestPolicyServerDoesNotServeARuleThatDoesNotCompile(t *testing.T) {
+	dir := t.TempDir()
+	yaml := `{apiVersion: isolation.dstack.ai/v1alpha1, kind: DstackServer, metadata: {name: main},
+  spec: {workload: {kind: Deployment, name: x}, unmatchedProjects: {level: Restricted, enforcement: Enforce}}}
+---
+{apiVersion: isolation.dstack.ai/v1alpha1, kind: IsolationProfile, metadata: {name: research},
+  spec: {serverRef: {name: main}, projects: {include: [research]}, level: Open, rules: [{name: typo, kind: Run, expression: objct.x, message: m}]}}`
+	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := newPolicyServerCommand()
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	cmd.SetErr(&bytes.Buffer{})
+	cmd.SetArgs([]string{"--from", dir, "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"})
+	want := "folder " + dir + ": profile default/research: spec.rules[0].expression: the expression of rule typo does not compile, " +
+		"so every run of its projects is refused: line 1, column 1: undeclared reference to 'objct'"
+	if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got error %v", err)
+	}
+}
+
 func TestPolicyServerServesAFolder(t *testing.T) {
 	dir := t.TempDir()
 	yaml := `{apiVersion: isolation.dstack.ai/v1alpha1, kind: DstackServer, metadata: {name: main},

@@ -96,6 +96,8 @@ type Problem struct {
 	Message string
 	// Exception is true when the problem is about an exception that cannot work.
 	Exception bool
+	// Rule is true when the problem is about a rule that refuses all that it is about.
+	Rule bool
 }
 
 func (p Problem) String() string { return p.Field + ": " + p.Message }

@@ -64,7 +64,7 @@ func (p *Profile) addRule(i int, obj *v1alpha1.Rule) {
 }
 
 func (p *Profile) brokenRule(rule *Rule, field, message string) {
-	rule.Problem = &Problem{Field: field, Message: message}
+	rule.Problem = &Problem{Field: field, Message: message, Rule: true}
 	p.Problems = append(p.Problems, *rule.Problem)
 }
 

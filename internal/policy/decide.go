@@ -103,7 +103,10 @@ func (v verdict) same(w verdict) bool { return v.Control == w.Control && v.Field
 // Decide tells what becomes of a request under the policy. It is pure and
 // deterministic, and does not depend on the order of keys. eff must not be nil.
 func Decide(eff *isolation.Effective, running Running, req *Request, now time.Time) Decision {
-	d := decider{project: eff.ForProject(req.Project), subject: subject{project: projectName(req.Project)}}
+	d := decider{
+		project: eff.ForProject(req.Project), user: req.User, now: now,
+		subject: subject{project: projectName(req.Project)},
+	}
 	var problems []problem
 	kind := req.Kind
 	if slices.Contains(dstack.ApplyKinds(), kind) {
@@ -141,6 +144,8 @@ func Decide(eff *isolation.Effective, running Running, req *Request, now time.Ti
 
 type decider struct {
 	project isolation.Project
+	user    string
+	now     time.Time
 	subject subject
 	// readable is false when nothing in the specification can be judged.
 	readable bool

@@ -69,8 +69,9 @@ func list(words []string, most int, rest string) string {
 // message is the whole text of a refusal. If it would be too long, the first
 // reason of each control comes first, and the rest is counted.
 func (d *decider) message(reasons []verdict) string {
+	ended := d.ended(reasons)
 	reasons = d.oneCause(reasons)
-	end := d.ending(reasons)
+	end := ended + d.ending(reasons)
 	sentences := joined(reasons)
 	whole := strings.Join(sentences, " ") + end
 	if utf8.RuneCountInString(whole) <= maxMessage {

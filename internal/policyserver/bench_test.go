@@ -19,6 +19,7 @@ import (
 // that of the servers alone; "handler" below has no network at all.
 func BenchmarkServeRun(b *testing.B) {
 	body := []byte(plainTask(b))
+	token := writeToken(b, benchToken)
 	for _, connection := range []struct {
 		name      string
 		keptAlive bool
@@ -26,9 +27,10 @@ func BenchmarkServeRun(b *testing.B) {
 		b.Run(connection.name, func(b *testing.B) {
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: !connection.keptAlive}}
 			defer client.CloseIdleConnections()
-			s := newHandler(b, restricted(), Options{Log: quiet()})
-			decide := listen(b, s.httpServer(s.decisionHandler()))
-			echo := listen(b, &http.Server{Handler: http.HandlerFunc(bareEcho), ReadHeaderTimeout: time.Second})
+			s := newHandler(b, restricted(), Options{Log: quiet(), TokenFile: token})
+			decide := listen(b, s.httpServer(s.decisionHandler()), s.places.listen)
+			echo := listen(b, &http.Server{Handler: http.HandlerFunc(bareEcho), ReadHeaderTimeout: time.Second},
+				func(l net.Listener) net.Listener { return l })
 			// In turns, so that a busy machine slows both alike.
 			var took, cpu [2]time.Duration
 			for b.Loop() {
@@ -75,21 +77,30 @@ func bareEcho(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-func listen(b *testing.B, server *http.Server) string {
+// benchToken lets connections be kept.
+const benchToken = "token-of-the-benchmark"
+
+func listen(b *testing.B, server *http.Server, on func(net.Listener) net.Listener) string {
 	b.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	done := make(chan struct{})
-	go func() { _ = server.Serve(listener); close(done) }()
+	go func() { _ = server.Serve(on(listener)); close(done) }()
 	b.Cleanup(func() { server.Close(); <-done })
 	return "http://" + listener.Addr().String()
 }
 
 func send(b *testing.B, client *http.Client, url string, body []byte) {
 	b.Helper()
-	response, err := client.Post(url, "application/json", bytes.NewReader(body))
+	request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		b.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+benchToken)
+	response, err := client.Do(request)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -40,16 +40,21 @@ const (
 	reasonPanic        = "panic"
 )
 
-// decisionHandler serves the port that dstack talks to.
+// decisionHandler serves the port that dstack talks to. The connection of a
+// request without the right token ends with its answer.
 func (s *Server) decisionHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token := s.token.read(r.Header)
+		if token != rightToken || !connOf(r).keep() {
+			endsWithAnswer(w)
+		}
 		if kind, found := s.routes[r.URL.Path]; found {
-			s.serveApply(w, r, kind)
+			s.serveApply(w, r, kind, token)
 			return
 		}
 		switch r.URL.Path {
 		case dstack.PathReady, dstack.PathRevision:
-			s.serveInformation(w, r)
+			s.serveInformation(w, r, token)
 		default:
 			writeFailure(w, &failure{status: http.StatusNotFound, message: "no such path: " + dstack.EnvPluginServiceURI +
 				" must be http://HOST:PORT, without a path or a slash at its end"})
@@ -58,7 +63,7 @@ func (s *Server) decisionHandler() http.Handler {
 }
 
 // serveApply answers one request of dstack's plugin protocol.
-func (s *Server) serveApply(w http.ResponseWriter, r *http.Request, kind dstack.ApplyKind) {
+func (s *Server) serveApply(w http.ResponseWriter, r *http.Request, kind dstack.ApplyKind, token presented) {
 	start := time.Now()
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
@@ -69,7 +74,7 @@ func (s *Server) serveApply(w http.ResponseWriter, r *http.Request, kind dstack.
 		}
 	}()
 
-	snapshot, f := s.admit(r)
+	snapshot, f := s.admit(r, token)
 	if f == nil {
 		leave, entered := s.gate.enter(r.Context(), r.ContentLength)
 		if entered {
@@ -101,12 +106,12 @@ func (s *Server) serveApply(w http.ResponseWriter, r *http.Request, kind dstack.
 }
 
 // admit checks all that can be checked before the body is read.
-func (s *Server) admit(r *http.Request) (*Snapshot, *failure) {
+func (s *Server) admit(r *http.Request, token presented) (*Snapshot, *failure) {
 	if r.Method != http.MethodPost {
 		return nil, &failure{http.StatusMethodNotAllowed, reasonMethod, "only POST is served here"}
 	}
 	snapshot := s.current.Load()
-	if err := s.token.check(r.Header, snapshot != nil && snapshot.TokenRequired); err != nil {
+	if err := token.check(s.token != nil && snapshot != nil && snapshot.TokenRequired); err != nil {
 		return nil, &failure{http.StatusUnauthorized, reasonUnauthorized, err.Error()}
 	}
 	if snapshot == nil {
@@ -212,7 +217,7 @@ func writeFailure(w http.ResponseWriter, f *failure) {
 	case http.StatusServiceUnavailable:
 		h.Set("Retry-After", "1")
 	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
-		h.Set("Connection", "close") // the rest of the body is not read
+		endsWithAnswer(w) // the rest of the body is not read
 	}
 	h["Content-Type"] = contentTypeJSON
 	w.WriteHeader(f.status)
@@ -262,24 +267,30 @@ func trimmed(name string) string {
 	return name
 }
 
-// serveInformation answers /readyz and /revision on the decision port. They
-// tell nothing that needs a token, but tell a client whether its own is right.
-func (s *Server) serveInformation(w http.ResponseWriter, r *http.Request) {
+// serveInformation answers /readyz and /revision on the decision port. Without a
+// token nobody learns more than whether the server is ready, and every client
+// whether its own token is right.
+func (s *Server) serveInformation(w http.ResponseWriter, r *http.Request, token presented) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "only GET is served here", http.StatusMethodNotAllowed)
 		return
 	}
-	if err := s.token.check(r.Header, false); err != nil {
+	if err := token.check(s.token != nil && r.URL.Path == dstack.PathRevision); err != nil {
 		writeFailure(w, &failure{status: http.StatusUnauthorized, message: err.Error()})
 		return
 	}
-	if r.URL.Path == dstack.PathRevision {
+	switch {
+	case r.URL.Path == dstack.PathRevision:
 		s.serveRevision(w, r)
-		return
+	case s.token != nil && token == noToken && !s.ready():
+		http.Error(w, "not ready", http.StatusServiceUnavailable)
+	default:
+		s.serveReady(w, r)
 	}
-	s.serveReady(w, r)
 }
+
+func (s *Server) ready() bool { return !s.draining.Load() && s.current.Load() != nil }
 
 func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
 	switch {
@@ -338,11 +349,15 @@ func (s *Server) serveRevision(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// healthHandler serves the port for probes and metrics.
+// healthHandler serves the port for probes and metrics, where each connection
+// ends with its answer: nobody there presents a token.
 func (s *Server) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
 	mux.HandleFunc("GET "+dstack.PathReady, s.serveReady)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{Registry: s.metrics.registry}))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		endsWithAnswer(w)
+		mux.ServeHTTP(w, r)
+	})
 }

@@ -27,9 +27,16 @@ type Limits struct {
 	LargeBodiesBytes int64
 	// Requests is how many requests are decided at one time.
 	Requests int
-	// Connections is how many connections are open at one time; further ones wait
-	// to be accepted.
+	// Connections is how many connections on which the token was presented stay
+	// open at one time, whatever the number of their peers: many dstack servers may
+	// come from one address. A further one ends with its answer.
 	Connections int
+	// Strangers is how many other connections are open at one time, and
+	// StrangersOfPeer how many of them from one address: those that have presented
+	// nothing yet, and those that never do. The oldest gives way to a new one. They
+	// are fewer than Requests, so that they cannot take every turn where no token is
+	// required.
+	Strangers, StrangersOfPeer int
 	// HeaderBytes is the largest request line with headers.
 	HeaderBytes int
 	// Queue is how long a request waits for its turn before it is answered 503.
@@ -53,6 +60,8 @@ func DefaultLimits() Limits {
 		LargeBodiesBytes: 32 << 20,
 		Requests:         256,
 		Connections:      1024,
+		Strangers:        128,
+		StrangersOfPeer:  64,
 		HeaderBytes:      16 << 10,
 		Queue:            time.Second,
 		ReadHeader:       2 * time.Second,

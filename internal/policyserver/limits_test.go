@@ -244,33 +244,3 @@ func TestOverload(t *testing.T) {
 		t.Errorf("after it: got %d %s", w.Code, w.Body)
 	}
 }
-
-// Further connections wait; they are not lost.
-func TestConnectionLimit(t *testing.T) {
-	limits := DefaultLimits()
-	limits.Connections = 1
-	r := startServer(t, restricted(), Options{Limits: limits})
-	address := strings.TrimPrefix(r.url, "http://")
-	first, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprint(first, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-	readResponse(t, first)
-	second, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	fmt.Fprint(second, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-	if err := second.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := second.Read(make([]byte, 1)); err == nil {
-		t.Errorf("read %d bytes although the first connection is open", n)
-	}
-	first.Close()
-	if got := readResponse(t, second).StatusCode; got != http.StatusOK {
-		t.Errorf("got %d", got)
-	}
-}

@@ -113,6 +113,25 @@ func newMetrics() *metrics {
 	return m
 }
 
+// watch lets the registry read how many connections the decision port holds.
+func (m *metrics) watch(p *places) {
+	open := func(token string, count func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "connections",
+			Help:        "Open connections on the port for decisions: those on which the token was presented, and others, which end with their answer.",
+			ConstLabels: prometheus.Labels{"token": token},
+		}, func() float64 { return float64(count()) })
+	}
+	m.registry.MustRegister(
+		open("presented", func() int { kept, _, _ := p.count(); return kept }),
+		open("none", func() int { _, strangers, _ := p.count(); return strangers }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace, Name: "connections_dropped_total",
+			Help: "Connections without the token that were closed because there were too many, all together or from one address.",
+		}, func() float64 { _, _, dropped := p.count(); return float64(dropped) }),
+	)
+}
+
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -44,10 +43,13 @@ type Options struct {
 
 // Server answers dstack's requests. New makes one, Run runs it once.
 type Server struct {
-	options  Options
-	limits   Limits
-	token    *tokenFile
-	gate     *gate
+	options Options
+	limits  Limits
+	token   *tokenFile
+	gate    *gate
+	// places of the connections on the two ports.
+	places, healthPlaces *places
+
 	metrics  *metrics
 	routes   map[string]dstack.ApplyKind
 	current  atomic.Pointer[Snapshot]
@@ -68,9 +70,13 @@ func New(options Options) (*Server, error) {
 		limits:  options.Limits,
 		token:   token,
 		gate:    newGate(options.Limits),
-		metrics: newMetrics(),
-		routes:  map[string]dstack.ApplyKind{},
+		places:  newPlaces(options.Limits, options.Limits.Connections),
+		// Nobody presents a token to probes and metrics.
+		healthPlaces: newPlaces(options.Limits, 0),
+		metrics:      newMetrics(),
+		routes:       map[string]dstack.ApplyKind{},
 	}
+	s.metrics.watch(s.places)
 	for _, kind := range dstack.ApplyKinds() {
 		s.routes[dstack.ApplyPath(kind)] = kind
 	}
@@ -93,9 +99,9 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error { s.token.watch(failed); return nil })
 	}
 	group.Go(func() error {
-		return serve(decisions, netutil.LimitListener(s.options.Listener, s.limits.Connections))
+		return serve(decisions, s.places.listen(s.options.Listener))
 	})
-	group.Go(func() error { return serve(health, s.options.HealthListener) })
+	group.Go(func() error { return serve(health, s.healthPlaces.listen(s.options.HealthListener)) })
 	group.Go(func() error {
 		defer stop()
 		select {
@@ -140,6 +146,7 @@ func (s *Server) httpServer(handler http.Handler) *http.Server {
 		IdleTimeout:                  s.limits.Idle,
 		MaxHeaderBytes:               s.limits.HeaderBytes,
 		DisableGeneralOptionsHandler: true,
+		ConnContext:                  withConn,
 		ErrorLog:                     log.New(logWriter{s.options.Log}, "", 0),
 	}
 }

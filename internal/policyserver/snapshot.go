@@ -85,12 +85,26 @@ func (s *Snapshot) decide(req *policy.Request, now time.Time) policy.Decision {
 // DstackServer.
 const controlNoServer = "noDstackServer"
 
+// never is longer than any policy is kept without a look at its objects.
+const never = 365 * 24 * time.Hour
+
 // nextChange is a timer for the moment at which an exception ends, which may
-// change the plan; it never fires when there is none.
-func nextChange(eff *isolation.Effective) *time.Timer {
-	const never = 365 * 24 * time.Hour
-	if eff == nil || eff.NextExpiry.IsZero() {
-		return time.NewTimer(never)
+// change the plan; it never fires when there is none. last may be nil.
+func nextChange(last *Snapshot) *time.Timer { return time.NewTimer(untilChange(last, time.Now())) }
+
+// untilChange is how long it takes until then. An exception of a kept policy that
+// has ended already changes nothing more: to resolve again would keep the same
+// policy with the same end, again and again.
+func untilChange(last *Snapshot, now time.Time) time.Duration {
+	if last == nil || last.Effective == nil || last.Effective.NextExpiry.IsZero() {
+		return never
 	}
-	return time.NewTimer(time.Until(eff.NextExpiry))
+	left := last.Effective.NextExpiry.Sub(now)
+	switch {
+	case left > 0:
+		return left
+	case last.Stale != "":
+		return never
+	}
+	return 0
 }

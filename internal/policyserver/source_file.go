@@ -2,6 +2,7 @@ package policyserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -56,7 +57,7 @@ func (f *FileSource) Run(ctx context.Context, publish func(*Snapshot)) error {
 
 	ticker := time.NewTicker(folderInterval)
 	defer ticker.Stop()
-	expiry := nextChange(last.Effective)
+	expiry := nextChange(last)
 	defer func() { expiry.Stop() }()
 	seen, expired := loaded, false
 	for {
@@ -76,7 +77,7 @@ func (f *FileSource) Run(ctx context.Context, publish func(*Snapshot)) error {
 		last = f.reload(last)
 		publish(last)
 		expiry.Stop()
-		expiry = nextChange(last.Effective)
+		expiry = nextChange(last)
 	}
 }
 
@@ -100,7 +101,9 @@ func (f *FileSource) load() (*Snapshot, error) {
 	}
 	start := time.Now()
 	eff := isolation.Resolve(isolation.Input{Server: server, Profiles: set.Profiles, Now: start})
-	f.reportProblems(eff)
+	if err := problemsOf(eff); err != nil {
+		return nil, fmt.Errorf("folder %s: %w", f.dir, err)
+	}
 	return &Snapshot{
 		Server:           types.NamespacedName{Namespace: server.Namespace, Name: server.Name},
 		Effective:        eff,
@@ -131,13 +134,17 @@ func (f *FileSource) choose(servers []v1alpha1.DstackServer) (*v1alpha1.DstackSe
 	return &servers[0], nil
 }
 
-// reportProblems logs what in a cluster would be a condition of the profile.
-func (f *FileSource) reportProblems(eff *isolation.Effective) {
+// problemsOf are what in a cluster would be a condition of the profile: a rule that
+// does not compile, say, which refuses all that it is about. A folder has no
+// conditions, so it is an error there.
+func problemsOf(eff *isolation.Effective) error {
+	var all []error
 	for _, profile := range append([]*isolation.Profile{eff.Unmatched}, eff.Profiles...) {
 		for _, problem := range profile.Problems {
-			f.log.Info("Found a problem", "in", profile.Ref, "problem", problem.String())
+			all = append(all, fmt.Errorf("%s: %s", profile.Ref, problem))
 		}
 	}
+	return errors.Join(all...)
 }
 
 // fingerprint changes when a file of the folder does.

@@ -258,13 +258,67 @@ func TestFileSourceFollowsTheEndOfExceptions(t *testing.T) {
 	})
 }
 
-func TestFileSourceReportsProblems(t *testing.T) {
-	source, out := newFolder(t, "all.yaml", fmt.Sprintf(serverYAML, "main")+"---\n"+profileYAML+
-		"  exceptions: [{name: x, users: [ada], controls: [hostSSH], reason: r}]\n").source(t, "")
-	if _, err := source.load(); err != nil {
-		t.Fatal(err)
+// What an API server stores and a condition then calls wrong, a folder does not
+// hold: nobody looks at conditions there.
+func TestFileSourceRefusesWhatWouldNotBeAccepted(t *testing.T) {
+	server := fmt.Sprintf(serverYAML, "main")
+	second := strings.Replace(profileYAML, "name: research", "name: second", 1)
+	for name, tc := range map[string]struct{ yaml, want string }{
+		"a rule that does not compile": {
+			profileYAML + "  rules: [{name: typo, kind: Run, expression: objct.x, message: m}]\n",
+			"profile dstack/research: spec.rules[0].expression: the expression of rule typo does not compile, so every run of its projects is refused: " +
+				"line 1, column 1: undeclared reference to 'objct'",
+		},
+		"one in audit mode": {
+			profileYAML + "  enforcement: Audit\n  rules: [{name: typo, kind: Run, expression: objct.x, message: m}]\n",
+			"profile dstack/research: spec.rules[0].expression: the expression of rule typo does not compile, so every run of its projects counts as refused: " +
+				"line 1, column 1: undeclared reference to 'objct'",
+		},
+		"an exception that cannot work": {
+			profileYAML + "  exceptions: [{name: x, users: [ada], controls: [hostSSH], reason: r}]\n",
+			"profile dstack/research: spec.exceptions[0].controls[0]: hostSSH cannot be lifted for single users, because dstack enforces it for the whole server: " +
+				"remove it, or set controls.hostSSH to Allowed",
+		},
+		"several": {
+			profileYAML + "  rules: [{name: typo, kind: Run, expression: objct.x, message: m}]\n---\n" +
+				second + "  rules: [{name: number, kind: Fleet, expression: '1', message: m}]\n",
+			"undeclared reference to 'objct'\nprofile dstack/second: spec.rules[0].expression: ",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := newFolder(t, "all.yaml", server+"---\n"+tc.yaml)
+			source, _ := dir.source(t, "")
+			err := source.Run(canceled(), func(*Snapshot) { t.Error("it is served") })
+			if err == nil || !strings.HasPrefix(err.Error(), "folder "+string(dir)+": profile ") || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got error %v", err)
+			}
+		})
 	}
-	if got := out.String(); !strings.Contains(got, `"in":"profile dstack/research"`) || !strings.Contains(got, "hostSSH cannot be lifted for single users") {
+}
+
+// A rule that comes later and does not compile changes nothing.
+func TestFileSourceKeepsThePolicyWhenARuleDoesNotCompile(t *testing.T) {
+	dir := newFolder(t, "server.yaml", fmt.Sprintf(serverYAML, "main"), "profile.yaml", profileYAML)
+	source, out := dir.source(t, "")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		published := &counting{end: cancel}
+		go func() { _ = source.Run(ctx, published.publish) }()
+		time.Sleep(time.Second)
+		published.expect(t, 1, "")
+		before, _ := published.last()
+		dir.write(t, "profile.yaml", profileYAML+"  rules: [{name: typo, kind: Run, expression: objct.x, message: m}]\n")
+		time.Sleep(time.Minute)
+		published.expect(t, 2, StaleFolderInvalid)
+		if last, _ := published.last(); last.Effective != before.Effective {
+			t.Error("it is another policy")
+		}
+		dir.write(t, "profile.yaml", profileYAML)
+		time.Sleep(time.Minute)
+		published.expect(t, 3, "")
+	})
+	if got := out.String(); strings.Count(got, "Kept the last valid policy") != 1 || !strings.Contains(got, "rule typo does not compile") {
 		t.Errorf("got log %s", got)
 	}
 }

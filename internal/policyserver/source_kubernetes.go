@@ -28,6 +28,9 @@ import (
 // that a folder applied at once is resolved once.
 const settle = 20 * time.Millisecond
 
+// retryAfter is how soon objects are listed again that could not be.
+const retryAfter = time.Second
+
 // KubernetesSource is the policy in the API server: it watches one DstackServer
 // and the profiles of its namespace. While the API server is away, the last
 // known policy stays.
@@ -160,18 +163,16 @@ func matters(before, now any) bool {
 func (k *KubernetesSource) follow(ctx context.Context, publish func(*Snapshot)) {
 	var last *Snapshot
 	for {
+		var expiry *time.Timer
 		if now, err := k.resolve(ctx, last); err != nil {
 			// The cache is in memory and synced: only its end can be the cause.
 			k.log.Error(err, "Kept the last policy, because the objects cannot be listed")
+			expiry = time.NewTimer(retryAfter)
 		} else {
 			last = now
 			publish(last)
+			expiry = nextChange(last)
 		}
-		var eff *isolation.Effective
-		if last != nil {
-			eff = last.Effective
-		}
-		expiry := nextChange(eff)
 		select {
 		case <-ctx.Done():
 			expiry.Stop()

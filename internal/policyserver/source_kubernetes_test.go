@@ -185,7 +185,7 @@ func TestKubernetesSource(t *testing.T) {
 	profile.Spec.Level = v1alpha1.LevelOpen
 	must(t, c.Update(ctx, profile))
 	soon(t, func() bool { return !r.refuses(t, privileged) })
-	if got := r.get(r.decisionHandler(), dstack.PathRevision+"?profiles").Body.String(); !strings.Contains(got, `"generations":{"server":1,"profiles":{"research":2}}`) {
+	if got := r.get(r.decisionHandler(), dstack.PathRevision+"?profiles", "Authorization", "Bearer s3cret").Body.String(); !strings.Contains(got, `"generations":{"server":1,"profiles":{"research":2}}`) {
 		t.Errorf("got %s", got)
 	}
 	must(t, c.Delete(ctx, profile))

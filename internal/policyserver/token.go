@@ -112,17 +112,37 @@ var (
 	errNoToken    = errors.New("a token is required: send it as \"Authorization: Bearer TOKEN\"")
 )
 
-// check returns an error for a wrong token, and for none when one is required.
-// Without a token file every token is as good as none.
-func (t *tokenFile) check(header http.Header, required bool) error {
+// presented is what a request shows of the token.
+type presented int
+
+const (
+	noToken presented = iota
+	wrongToken
+	rightToken
+)
+
+// read finds out what a request presents. Without a token file every token is as
+// good as none.
+func (t *tokenFile) read(header http.Header) presented {
 	if t == nil {
-		return nil
+		return noToken
 	}
-	token, presented := bearer(header)
+	token, isBearer := bearer(header)
 	switch {
-	case presented && !t.isRight(token):
+	case !isBearer:
+		return noToken
+	case t.isRight(token):
+		return rightToken
+	}
+	return wrongToken
+}
+
+// check returns an error for a wrong token, and for none when one is required.
+func (p presented) check(required bool) error {
+	switch {
+	case p == wrongToken:
 		return errWrongToken
-	case !presented && required:
+	case p == noToken && required:
 		return errNoToken
 	}
 	return nil

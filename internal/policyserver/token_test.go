@@ -66,10 +66,16 @@ func TestToken(t *testing.T) {
 			if got := w.Code == http.StatusUnauthorized; got != (tc.want != "") || !strings.Contains(w.Body.String(), tc.want) {
 				t.Errorf("decision: got %d %s", w.Code, w.Body)
 			}
-			// Information needs no token, but a wrong one is wrong there too.
-			for _, path := range []string{dstack.PathReady, dstack.PathRevision} {
+			// Whether it is ready needs no token, but a wrong one is wrong there too.
+			w = s.get(s.decisionHandler(), dstack.PathReady, headers...)
+			if got := w.Code == http.StatusUnauthorized; got != (tc.want == wrong) {
+				t.Errorf("/readyz: got %d %s", w.Code, w.Body)
+			}
+			// All else does, where there is one, also while decisions do not.
+			right := strings.HasPrefix(name, "right") || strings.HasPrefix(name, "scheme in")
+			for _, path := range []string{dstack.PathRevision, dstack.PathRevision + "?profiles"} {
 				w := s.get(s.decisionHandler(), path, headers...)
-				if got := w.Code == http.StatusUnauthorized; got != (tc.want == wrong) {
+				if got := w.Code == http.StatusOK; got != (right || tc.withoutFile) || !got && w.Code != http.StatusUnauthorized {
 					t.Errorf("%s: got %d %s", path, w.Code, w.Body)
 				}
 			}
@@ -78,6 +84,20 @@ func TestToken(t *testing.T) {
 				t.Errorf("health: got %d", w.Code)
 			}
 		})
+	}
+}
+
+// Why it is not ready is told to who has the token.
+func TestReadyWithoutTheToken(t *testing.T) {
+	s := newHandler(t, nil, Options{TokenFile: writeToken(t, "s3cret")})
+	for header, want := range map[string]string{"Bearer s3cret": "the policy is not known yet\n", "": "not ready\n"} {
+		if w := s.get(s.decisionHandler(), dstack.PathReady, "Authorization", header); w.Code != http.StatusServiceUnavailable || w.Body.String() != want {
+			t.Errorf("%q: got %d %s", header, w.Code, w.Body)
+		}
+	}
+	s.publish(restricted())
+	if w := s.get(s.decisionHandler(), dstack.PathReady); w.Code != http.StatusOK || w.Body.String() != "ok" {
+		t.Errorf("got %d %s", w.Code, w.Body)
 	}
 }
 

@@ -105,6 +105,12 @@ func TestProfileStatusFitsItsSchema(t *testing.T) {
 			wide := testkit.MakeProfile("wide").Server(long).Include("*").Level(v1alpha1.LevelDedicated).
 				Exception(long, time.Time{}, v1alpha1.ControlPrivileged).Users(long, long+"b", long+"c", long+"d").
 				Controls(longLists(long)).Obj()
+			for i := range 70 {
+				wide.Spec.Exceptions = append(wide.Spec.Exceptions, v1alpha1.Exception{
+					Name: fmt.Sprintf("%063d", i), Users: []string{"ada"}, ExpiresAt: &metav1.Time{Time: now.Add(time.Duration(i-35) * time.Hour)},
+					Controls: []v1alpha1.ControlName{"privileged", "privileged", "hostNetwork", "instanceVolumes", "distributedTasks", "tags", "fleets", "backends"},
+				})
+			}
 			loose := open("loose").Server(long).Obj()
 			e := resolve(server, all, p, loose, wide)
 			alone := resolve(server, wide)

@@ -21,8 +21,8 @@ import (
 )
 
 var (
-	serverConditions  = []string{"Accepted", "PolicyPluginReady", "SSHProxyReady", "SettingsApplied", "Connected", "UnmatchedProjectsCovered", "Ready", "Reconciling", "Stalled"}
-	profileConditions = []string{"Accepted", "Programmed", "Ready", "Reconciling", "Stalled"}
+	serverConditions  = []string{"Accepted", "PolicyPluginReady", "SSHProxyReady", "SettingsApplied", "Connected", "UnmatchedProjectsCovered", "ProfilesAccepted", "Ready", "Reconciling", "Stalled"}
+	profileConditions = []string{"Accepted", "Programmed", "ExceptionsCurrent", "Ready", "Reconciling", "Stalled"}
 )
 
 // findings are what any step of a pass may find; the last is what it leaves

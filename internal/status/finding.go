@@ -78,13 +78,13 @@ type row struct {
 func conditions(rows []row, ready string, generation int64, previous []metav1.Condition, now time.Time) []metav1.Condition {
 	summary := OK(v1alpha1.ReasonReady, ready)
 	for _, r := range rows {
-		if !r.finding.isTrue() && (summary.isTrue() || summary.outOfSight() && !r.finding.outOfSight()) {
+		if !IsAside(r.kind) && !r.finding.isTrue() && (summary.isTrue() || summary.outOfSight() && !r.finding.outOfSight()) {
 			summary = r.finding
 		}
 	}
 	stalled := Finding{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSucceeded, Message: "nobody has to act"}
 	for _, r := range rows {
-		if r.finding.Stalled {
+		if r.finding.Stalled && !IsAside(r.kind) {
 			stalled = Finding{Status: metav1.ConditionTrue, Reason: r.finding.Reason, Message: r.finding.Message}
 			break
 		}

@@ -137,6 +137,7 @@ func Profile(obj *v1alpha1.IsolationProfile, v View, now time.Time) v1alpha1.Iso
 		out.Conditions = profileConditions(obj, pending(), pending(), now)
 		return out
 	}
+	out.Exceptions = exceptions(obj, p, now)
 	table := newTable(p, v, now)
 	out.Effective, out.PlatformLimits = table.rows(), platformLimits(&table.policy)
 	out.Gained = effects(v.Effective.Gained(p))
@@ -164,7 +165,10 @@ func ProfileWithoutServer(obj *v1alpha1.IsolationProfile, now time.Time) v1alpha
 }
 
 func profileConditions(obj *v1alpha1.IsolationProfile, accepted, programmed Finding, now time.Time) []metav1.Condition {
-	rows := []row{{v1alpha1.ConditionAccepted, accepted}, {v1alpha1.ConditionProgrammed, programmed}}
+	rows := []row{
+		{v1alpha1.ConditionAccepted, accepted}, {v1alpha1.ConditionProgrammed, programmed},
+		{v1alpha1.ConditionExceptionsCurrent, exceptionsCurrent(obj, accepted, now)},
+	}
 	return conditions(rows, programmed.Message, obj.Generation, obj.Status.Conditions, now)
 }
 

@@ -76,6 +76,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		{v1alpha1.ConditionSettingsApplied, f.Settings.orPending()},
 		{v1alpha1.ConditionConnected, f.Connected.orPending()},
 		{v1alpha1.ConditionUnmatchedProjectsCovered, unmatched},
+		{v1alpha1.ConditionProfilesAccepted, profilesAccepted(f.Effective)},
 	}
 	out.Conditions = conditions(rows, ready(f), s.Generation, s.Status.Conditions, now)
 	return out

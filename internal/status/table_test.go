@@ -56,6 +56,13 @@ func text(s v1alpha1.IsolationProfileStatus) string {
 	for _, l := range s.PlatformLimits {
 		fmt.Fprintf(&b, "platform limit %s of %v\n  %s\n", l.Name, l.Controls, l.Message)
 	}
+	for _, x := range s.Exceptions {
+		end := "without end"
+		if x.ExpiresAt != nil {
+			end = "until " + x.ExpiresAt.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(&b, "exception %s for %d users: %s, %s\n  lifts %v\n", x.Name, x.Users, x.State, end, x.Controls)
+	}
 	for _, e := range s.Gained {
 		fmt.Fprintf(&b, "gained %s\n  %s\n", e.Control, e.Message)
 	}

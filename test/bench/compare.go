@@ -64,10 +64,14 @@ func contestants(dir string, p programs) ([]contestant, error) {
 		if err := os.WriteFile(filepath.Join(folder, "policy.yaml"), []byte(serverYAML+yaml), 0o600); err != nil {
 			return nil, err
 		}
+		token, err := tokenFile(dir)
+		if err != nil {
+			return nil, err
+		}
 		health, err := freeAddress()
 		return []string{
 			p.Operator, "policy-server", "--from", folder, "--listen", "ADDRESS",
-			"--health-listen", health, "--drain-delay", "0s",
+			"--health-listen", health, "--drain-delay", "0s", "--token-file", token,
 		}, err
 	}
 	same, err := ours("policy", sameChecks)

@@ -108,14 +108,25 @@ func readQuestion(file, project string) (q question, isRun bool, err error) {
 const (
 	runPath = "/apply_policies/on_run_apply"
 
+	// benchToken is what the policy server knows its clients by: it keeps no
+	// connection of others.
+	benchToken    = "token-of-the-benchmark"
+	authorization = "Bearer " + benchToken
+
 	restHeaders = "Host: policy-server:8080\r\nUser-Agent: python-requests/2.33.0\r\nAccept-Encoding: gzip, deflate\r\n" +
-		"accept: application/json\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n"
-	pluginHeaders = "Host: policy-server:8080\r\nAccept-Encoding: identity\r\nContent-Type: application/json\r\n"
+		"accept: application/json\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nAuthorization: " + authorization + "\r\n"
+	pluginHeaders = "Host: policy-server:8080\r\nAccept-Encoding: identity\r\nContent-Type: application/json\r\nAuthorization: " + authorization + "\r\n"
 
 	// attestation is what the plugin says of its process.
 	attestation = `,"process":{"pluginVersion": "0.1.0", "dstackVersion": "0.22.5", "jobNetworkMode": 3, ` +
 		`"sshProxyEnforced": false, "plugins": ["dstack_isolation"], "last": true}`
 )
+
+// tokenFile writes the token where the policy server reads it.
+func tokenFile(dir string) (string, error) {
+	file := filepath.Join(dir, "token")
+	return file, os.WriteFile(file, []byte(benchToken), 0o600)
+}
 
 func head(headers string, body []byte) []byte {
 	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n", runPath, headers, len(body))

@@ -71,8 +71,12 @@ func grow(ctx context.Context, c config, profiles int) (*grown, error) {
 	if err != nil {
 		return nil, err
 	}
+	token, err := tokenFile(c.dir)
+	if err != nil {
+		return nil, err
+	}
 	p, err := start(ctx, c.dir, fmt.Sprintf("policy-server-%d", profiles), c.cores, c.Programs.Operator, "policy-server",
-		"--namespace", namespace, "--server", "main", "--listen", "ADDRESS", "--health-listen", health, "--drain-delay", "0s")
+		"--namespace", namespace, "--server", "main", "--listen", "ADDRESS", "--health-listen", health, "--drain-delay", "0s", "--token-file", token)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +251,12 @@ func resolveTime(health string) (sum, count float64, err error) {
 }
 
 func get(url string) ([]byte, error) {
-	response, err := http.Get(url)
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", authorization)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.EffectiveControlApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Exception"):
 		return &apiv1alpha1.ExceptionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ExceptionStatus"):
+		return &apiv1alpha1.ExceptionStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ExternalSSHProxy"):
 		return &apiv1alpha1.ExternalSSHProxyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HiddenVariable"):

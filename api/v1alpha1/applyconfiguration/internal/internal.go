@@ -320,6 +320,29 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+- name: com.github.dstack-isolation.operator.api.v1alpha1.ExceptionState
+  scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.ExceptionStatus
+  map:
+    fields:
+    - name: controls
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.ControlName
+          elementRelationship: atomic
+    - name: expiresAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: name
+      type:
+        scalar: string
+    - name: state
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.ExceptionState
+    - name: users
+      type:
+        scalar: numeric
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ExistingVolumes
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ExternalSSHProxy
@@ -470,6 +493,12 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - control
+    - name: exceptions
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.ExceptionStatus
+          elementRelationship: atomic
     - name: gained
       type:
         list:

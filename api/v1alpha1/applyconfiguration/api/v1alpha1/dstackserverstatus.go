@@ -16,7 +16,7 @@ type DstackServerStatusApplyConfiguration struct {
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// conditions tell how far it has come: Accepted, Connected,
 	// PolicyPluginReady, SSHProxyReady, SettingsApplied, UnmatchedProjectsCovered,
-	// Ready, and, abnormal when true, Reconciling and Stalled.
+	// ProfilesAccepted, Ready, and, abnormal when true, Reconciling and Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// release of dstack that the server's pods run, the oldest of them, as they last
 	// said it.

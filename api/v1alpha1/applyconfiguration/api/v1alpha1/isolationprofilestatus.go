@@ -13,8 +13,8 @@ import (
 type IsolationProfileStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions tell how far the profile has come: Accepted, Programmed, Ready,
-	// and, abnormal when true, Reconciling and Stalled.
+	// conditions tell how far the profile has come: Accepted, Programmed,
+	// ExceptionsCurrent, Ready, and, abnormal when true, Reconciling and Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// effective lists what each control is asked to be and what it is.
 	Effective []EffectiveControlApplyConfiguration `json:"effective,omitempty"`
@@ -22,6 +22,8 @@ type IsolationProfileStatusApplyConfiguration struct {
 	// profile denies, as far as its projects can meet it. No field of this profile or
 	// its server closes a limit, but fewer backends may leave one out.
 	PlatformLimits []PlatformLimitApplyConfiguration `json:"platformLimits,omitempty"`
+	// exceptions lists each exception with its end and its state.
+	Exceptions []ExceptionStatusApplyConfiguration `json:"exceptions,omitempty"`
 	// gained lists where the projects get it stricter than this profile asks,
 	// because the whole server shares one setting.
 	Gained []SettingEffectApplyConfiguration `json:"gained,omitempty"`
@@ -79,6 +81,19 @@ func (b *IsolationProfileStatusApplyConfiguration) WithPlatformLimits(values ...
 			panic("nil value passed to WithPlatformLimits")
 		}
 		b.PlatformLimits = append(b.PlatformLimits, *values[i])
+	}
+	return b
+}
+
+// WithExceptions adds the given value to the Exceptions field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Exceptions field.
+func (b *IsolationProfileStatusApplyConfiguration) WithExceptions(values ...*ExceptionStatusApplyConfiguration) *IsolationProfileStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithExceptions")
+		}
+		b.Exceptions = append(b.Exceptions, *values[i])
 	}
 	return b
 }
