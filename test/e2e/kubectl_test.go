@@ -38,7 +38,7 @@ func kubectlSpecs(s *site) {
 
 		By("kubectl describe")
 		Expect(s.kubectl("describe", "isop", "research")).To(And(
-			MatchRegexp(`Control:\s+sharedInstances\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Message:\s+by default any dstack user may create a project .*\s+Standing:\s+Bypassable`),
+			MatchRegexp(`Control:\s+sharedInstances\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Standing:\s+Enforced`),
 			MatchRegexp(`Control:\s+privileged\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Message:\s+users may log in to hosts by SSH \(hostSSH Allowed\): .*\s+Standing:\s+Bypassable`)))
 		Expect(s.kubectl("describe", "dsrv", "main")).To(And(
 			MatchRegexp(`Name:\s+initContainer dstack-isolation-inject\s+State:\s+Applied`),
