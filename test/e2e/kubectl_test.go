@@ -38,7 +38,7 @@ func kubectlSpecs(s *site) {
 
 		By("kubectl describe")
 		Expect(s.kubectl("describe", "isop", "research")).To(And(
-			MatchRegexp(`Control:\s+sharedInstances\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Message:\s+jobs share nodes on .*; by default any dstack user may create a project .*\s+Standing:\s+Bypassable`),
+			MatchRegexp(`Control:\s+sharedInstances\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Message:\s+jobs share nodes on .*\s+Standing:\s+Bypassable`),
 			MatchRegexp(`Platform Limits:\s+Controls:\s+privileged\s+instanceVolumes\s+hostNetwork\s+Message:\s+on hosts with dstack's agent, .*\s+Name:\s+HostAgent`),
 			MatchRegexp(`Control:\s+privileged\s+Effective:\s+Denied\s+Enforced By:\s+policy plugin\s+Message:\s+users may log in to hosts by SSH \(hostSSH Allowed\): .*\s+Standing:\s+Bypassable`)))
 		Expect(s.kubectl("describe", "dsrv", "main")).To(And(
