@@ -215,3 +215,54 @@ func FuzzParseHostKeys(f *testing.F) {
 		}
 	})
 }
+
+func publicKey(t *testing.T, key crypto.Signer) ssh.PublicKey {
+	t.Helper()
+	public, err := ssh.NewPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return public
+}
+
+func TestNotPresented(t *testing.T) {
+	elliptic, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ed, other, ec := publicKey(t, newED25519(t)), publicKey(t, newED25519(t)), publicKey(t, elliptic)
+	for name, tc := range map[string]struct {
+		keys      sshproxy.HostKeys
+		presented []ssh.PublicKey
+		want      string
+	}{
+		"the one":          {sshproxy.HostKeys{ed}, []ssh.PublicKey{ed}, ""},
+		"both":             {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ec, ed}, ""},
+		"more than wanted": {sshproxy.HostKeys{ed}, []ssh.PublicKey{ec, ed}, ""},
+		"none is wanted":   {nil, []ssh.PublicKey{ed}, ""},
+		"nothing":          {sshproxy.HostKeys{ed}, nil, "has no host key of type ssh-ed25519"},
+		"one of two":       {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ed}, "has no host key of type ecdsa-sha2-nistp256"},
+		"another": {sshproxy.HostKeys{ed}, []ssh.PublicKey{other},
+			"presents host key " + ssh.FingerprintSHA256(other) + " and not " + ssh.FingerprintSHA256(ed)},
+	} {
+		if got := tc.keys.NotPresented(tc.presented); got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+func TestKnownHostsAreReadAgain(t *testing.T) {
+	elliptic, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := sshproxy.HostKeys{publicKey(t, newED25519(t)), publicKey(t, elliptic)}
+	lines := keys.KnownHosts(sshproxy.Address{Host: "ssh.example.com", Port: 2222})
+	got := sshproxy.ParseKnownHosts(append([]string{"", "nonsense", "# a comment", "host ssh-dss AAAA"}, lines...))
+	if diff := cmp.Diff(keys.Fingerprints(), got.Fingerprints()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"ssh-ed25519", "ecdsa-sha2-nistp256"}, got.Types()); diff != "" {
+		t.Errorf("types (-want +got):\n%s", diff)
+	}
+}
