@@ -49,7 +49,7 @@ func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned m
 		return planned, true, nil
 	case !moved && p.approves(planned):
 		// Kept before it is applied: who comes after a crash in between goes on.
-		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned, p.token))
+		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned, string(p.secrets.key())))
 	}
 	r.awaitApproval(ctx, p, next)
 	return last, found, nil
@@ -129,7 +129,7 @@ func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (man
 		return manifests.Intent{}, false, nil
 	}
 	in := manifests.SettingsInput{Server: p.server, Workload: p.workload, Container: p.container, Files: r.Plugin, Options: r.options(p)}
-	p.approved.last, p.approved.problem = manifests.ReadApproved(c.Data, in, p.token)
+	p.approved.last, p.approved.problem = manifests.ReadApproved(c.Data, in, string(p.secrets.key()))
 	p.approved.found = p.approved.problem == nil
 	return p.approved.last, p.approved.found, nil
 }

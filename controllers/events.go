@@ -30,7 +30,7 @@ func emit(recorder events.EventRecorder, about runtime.Object, before, after []m
 		}
 		kind := corev1.EventTypeNormal
 		stalled := c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)
-		if stalled || c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old) {
+		if stalled || c.Reason == v1alpha1.ReasonRemovedBy || c.Reason == v1alpha1.ReasonHostKeyMismatch || lost(c, old) {
 			kind = corev1.EventTypeWarning
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))

@@ -43,10 +43,20 @@ func (w *world) sshProxiesUp() {
 	GinkgoHelper()
 	d := testkit.SetRolledOut(get(w, sshProxyName, &appsv1.Deployment{}))
 	Expect(api.Client.Status().Update(context.Background(), d)).To(Succeed())
-	for i := range 2 {
-		w.network.at(fmt.Sprintf("10.0.2.%d:30022", i+1), w.network.greet(sshBanner))
+	for i := range sshReplicas {
+		w.network.at(fmt.Sprintf("10.0.2.%d:30022", i+1), w.network.sshServer(sshBanner, w.hostKeysOf(d)))
 	}
-	w.endpointsOf(sshProxyName, "10.0.2.", 2)
+	w.endpointsOf(sshProxyName, "10.0.2.", sshReplicas)
+}
+
+// sshReplicas is how many proxies there are by default.
+const sshReplicas = 2
+
+// hostKeysOf are the host keys that pods of the SSH proxy's Deployment mount.
+func (w *world) hostKeysOf(d *appsv1.Deployment) []byte {
+	GinkgoHelper()
+	mounted := d.Spec.Template.Spec.Volumes[0].Secret
+	return get(w, mounted.SecretName, &corev1.Secret{}).Data[mounted.Items[0].Key]
 }
 
 // sshProxiesDown lets none of them answer any more.
@@ -137,7 +147,8 @@ var _ = Describe("The SSH proxy", func() {
 		By("a pod with another token")
 		process := w.rollSSH("isolation-ssh-main-token").setSSHToken("another")
 		w.settle()
-		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: a server pod has another token than the SSH proxy, so that it lets nobody in: waiting for the pod to be replaced"))
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: a server pod has another token than Secret isolation-ssh-main-token, so it accepts no login, and no rollout will replace it: " +
+			"restart it: kubectl -n NS rollout restart deployment dstack-server"))
 
 		By("a pod that found the token empty")
 		process.setSSHToken("")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 const (
@@ -78,6 +79,14 @@ func SSHTokenRef(s *v1alpha1.DstackServer) v1alpha1.SecretKeyReference {
 		return e.TokenSecretRef
 	}
 	return refOr(s.Spec.SSHProxy.Managed.TokenSecretRef, own)
+}
+
+// IsSSHToken tells whether a Secret key has the SSH proxy's token, be it now or from
+// before it was changed in the operator's own Secret.
+func IsSSHToken(s *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) bool {
+	now := SSHTokenRef(s)
+	own := now.Name == SSHTokenSecretName(s.Name)
+	return ref == now || own && ref.Key == now.Key && workload.IsSecretCopy(ref.Name, now.Name)
 }
 
 // SSHHostKeysRef names the Secret key with a managed SSH proxy's host keys.

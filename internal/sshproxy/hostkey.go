@@ -130,6 +130,17 @@ func (k HostKeys) NotPresented(presented []ssh.PublicKey) string {
 	return ""
 }
 
+// Compare judges what proxies present, each its own list. Differs says how one of them
+// differs from the wanted keys; "" if none does. Stands is true while one of them still
+// presents the keys that were published.
+func Compare(want, published HostKeys, presented [][]ssh.PublicKey) (differs string, stands bool) {
+	for _, keys := range presented {
+		differs = cmp.Or(differs, want.NotPresented(keys))
+		stands = stands || published.NotPresented(keys) == ""
+	}
+	return differs, stands
+}
+
 // ParseKnownHosts reads the keys in lines that KnownHosts made; those of other lines
 // are left out.
 func ParseKnownHosts(lines []string) HostKeys {

@@ -266,3 +266,31 @@ func TestKnownHostsAreReadAgain(t *testing.T) {
 		t.Errorf("types (-want +got):\n%s", diff)
 	}
 }
+
+func TestCompare(t *testing.T) {
+	former, now := publicKey(t, newED25519(t)), publicKey(t, newED25519(t))
+	both := func(keys ...ssh.PublicKey) (all [][]ssh.PublicKey) {
+		for _, k := range keys {
+			all = append(all, []ssh.PublicKey{k})
+		}
+		return all
+	}
+	differs := "presents host key " + ssh.FingerprintSHA256(former) + " and not " + ssh.FingerprintSHA256(now)
+	for name, tc := range map[string]struct {
+		published sshproxy.HostKeys
+		presented [][]ssh.PublicKey
+		differs   string
+		stands    bool
+	}{
+		"all have the new one":        {sshproxy.HostKeys{former}, both(now, now), "", false},
+		"none has the new one yet":    {sshproxy.HostKeys{former}, both(former, former), differs, true},
+		"one has":                     {sshproxy.HostKeys{former}, both(now, former), differs, true},
+		"none has, another was told":  {sshproxy.HostKeys{now}, both(former, former), differs, false},
+		"all have what was published": {sshproxy.HostKeys{now}, both(now, now), "", true},
+	} {
+		got, stands := sshproxy.Compare(sshproxy.HostKeys{now}, tc.published, tc.presented)
+		if got != tc.differs || stands != tc.stands {
+			t.Errorf("%s: got %q, %t, want %q, %t", name, got, stands, tc.differs, tc.stands)
+		}
+	}
+}
