@@ -82,9 +82,9 @@ func (r *DstackServerReconciler) applySSHProxy(ctx context.Context, p *pass) err
 	case want.Managed == nil:
 		return r.dropSSHProxy(ctx, p)
 	case isTrue(finding):
-		return r.retireOwnToken(ctx, p)
+		err = r.retireOwnToken(ctx, p)
 	}
-	return nil
+	return errors.Join(err, r.observeMemory(ctx, p))
 }
 
 // sshProxyIs notes a finding about the SSH proxy, if there is to be one.

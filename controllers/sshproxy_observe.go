@@ -9,12 +9,16 @@ import (
 	"strconv"
 
 	"golang.org/x/crypto/ssh"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/sshproxy"
 	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // observeManagedProxy finds the address of a managed proxy and asks its pods.
@@ -114,6 +118,33 @@ func (p *pass) keepPublished() {
 	if p.ssh.untrue && p.facts.SSH != nil {
 		p.facts.SSH.Fingerprints, p.facts.SSH.KnownHosts = nil, nil
 	}
+}
+
+// observeMemory says so when a replica of the managed proxy was killed for lack of
+// memory: the next one may be, and nothing but the sessions that end tells users.
+func (r *DstackServerReconciler) observeMemory(ctx context.Context, p *pass) error {
+	var pods corev1.PodList
+	err := r.Client.List(ctx, &pods, client.InNamespace(p.server.Namespace), client.MatchingLabels(manifests.SSHSelectorLabels(p.server.Name)))
+	if err != nil {
+		return fmt.Errorf("list pods of the SSH proxy: %w", err)
+	}
+	var known *metav1.Time
+	if before := p.server.Status.SSHProxy; before != nil {
+		known = before.LastOutOfMemory
+	}
+	killed, last := workload.OutOfMemory(pods.Items)
+	message := fmt.Sprintf("%d of %d SSH proxy pods were killed for lack of memory, which ended their sessions: raise spec.sshProxy.managed.resources.limits.memory", killed, len(pods.Items))
+	if killed > 0 {
+		p.facts.SSHProxy.Message += "; " + message
+	}
+	if !last.IsZero() && (known == nil || known.Before(&last)) {
+		p.tell(corev1.EventTypeWarning, v1alpha1.ReasonOutOfMemory, message)
+		known = &last
+	}
+	if p.facts.SSH != nil {
+		p.facts.SSH.LastOutOfMemory = known
+	}
+	return nil
 }
 
 // rolloutOf says what the SSH proxy's Deployment still waits for; "" when every

@@ -179,7 +179,7 @@ func policyContainer(s *v1alpha1.DstackServer, o Options) *corev1ac.ContainerApp
 			corev1ac.ContainerPort().WithName("health").WithContainerPort(PortHealth).WithProtocol(corev1.ProtocolTCP)).
 		WithReadinessProbe(probe("/readyz").WithPeriodSeconds(2).WithFailureThreshold(2)).
 		WithLivenessProbe(probe("/healthz").WithPeriodSeconds(10).WithFailureThreshold(6).WithInitialDelaySeconds(5)).
-		WithResources(resources(s.Spec.PolicyPlugin.Resources)).
+		WithResources(resourcesOr(s.Spec.PolicyPlugin.Resources, policyRequests, policyMemory)).
 		WithSecurityContext(hardened().WithReadOnlyRootFilesystem(true)).
 		WithVolumeMounts(corev1ac.VolumeMount().WithName("token").WithMountPath(tokenDir).WithReadOnly(true))
 	if len(o.EarlierTokens) > 0 {
@@ -215,13 +215,17 @@ func hardened() *corev1ac.SecurityContextApplyConfiguration {
 		WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
 }
 
-func resources(r *v1alpha1.ResourceRequirements) *corev1ac.ResourceRequirementsApplyConfiguration {
+var (
+	policyRequests = corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+	}
+	policyMemory = resource.MustParse("256Mi")
+)
+
+// resourcesOr are those of the spec, else requests and a limit of memory.
+func resourcesOr(r *v1alpha1.ResourceRequirements, requests corev1.ResourceList, memory resource.Quantity) *corev1ac.ResourceRequirementsApplyConfiguration {
 	if r == nil {
-		return corev1ac.ResourceRequirements().
-			WithRequests(corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
-			}).
-			WithLimits(corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")})
+		return corev1ac.ResourceRequirements().WithRequests(requests).WithLimits(corev1.ResourceList{corev1.ResourceMemory: memory})
 	}
 	ac := corev1ac.ResourceRequirements()
 	if len(r.Requests) > 0 {

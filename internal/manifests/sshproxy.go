@@ -7,6 +7,7 @@ import (
 	"path"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
@@ -32,6 +33,16 @@ const (
 	// stopSeconds is what is left of the time for ending a pod after its sessions
 	// had theirs: the proxy ends at once when it is told to.
 	stopSeconds = 5
+)
+
+// Each connection that is forwarded through the proxy may keep about a megabyte there
+// for as long as nobody reads it, and users decide how many they open: the limit is for
+// a thousand, and what is requested is for a hundred.
+var (
+	sshRequests = corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
+	}
+	sshMemory = resource.MustParse("1Gi")
 )
 
 // SSHProxyName names the SSH proxy's Deployment, Service, PodDisruptionBudget
@@ -237,7 +248,7 @@ func sshContainer(s *v1alpha1.DstackServer, o SSHProxyOptions) *corev1ac.Contain
 		WithLivenessProbe(tcp().WithPeriodSeconds(10).WithFailureThreshold(6).WithInitialDelaySeconds(5)).
 		WithLifecycle(corev1ac.Lifecycle().WithPreStop(corev1ac.LifecycleHandler().
 			WithSleep(corev1ac.SleepAction().WithSeconds(int64(m.TerminationGracePeriodSeconds - stopSeconds))))).
-		WithResources(resources(m.Resources)).
+		WithResources(resourcesOr(m.Resources, sshRequests, sshMemory)).
 		WithSecurityContext(hardened().WithReadOnlyRootFilesystem(true)).
 		WithVolumeMounts(corev1ac.VolumeMount().WithName("host-keys").WithMountPath(hostKeysDir).WithReadOnly(true))
 }

@@ -86,7 +86,7 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		}).WithTimeout(time.Minute).WithPolling(50 * time.Millisecond).Should(Succeed())
 		s.kubectl("rollout", "status", "deployment/isolation-ssh-main", "--timeout=180s")
 		Eventually(func() ([]corev1.Pod, error) { return s.allPods(proxyPods) }).WithTimeout(time.Minute).Should(
-			HaveLen(2), "the pods that were replaced must be gone")
+			HaveLen(3), "the pods that were replaced must be gone")
 		held.expectHeld("a user's client meets the proxy with its one host key at all times")
 		Expect(session.ended()).To(BeTemporally(">=", told.Add(4*time.Second)), "sessions have the time that the spec gives them, but for its last five seconds")
 		Expect(s.dstackServer(Default, "main").Status.SSHProxy).To(Equal(status))
