@@ -118,6 +118,8 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		Expect(s.serverPod().UID).To(Equal(server.UID), "the server must not restart for it")
 	})
 
+	rotationSpecs(s)
+
 	It("follows a token of the user's, the server first", func() {
 		s.isolate()
 		s.kubectl("create", "secret", "generic", "users-token", "--from-literal=token="+rand.Text())
@@ -215,7 +217,7 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		s.expectNoRestarts()
 		secrets := []string{
 			string(s.secret("isolation-ssh-main-token", "token")), string(s.secret("isolation-policy-main-token", "token")),
-			string(s.secret("dstack-admin", "token")), strings.Split(string(s.secret("isolation-ssh-main-host-keys", "host-keys")), "\n")[1],
+			string(s.secret("isolation-seal-main", "key")), string(s.secret("dstack-admin", "token")), strings.Split(string(s.secret("isolation-ssh-main-host-keys", "host-keys")), "\n")[1],
 		}
 		log := s.kubectl("logs", "-l", "app.kubernetes.io/name=dstack-isolation", "--tail=-1", "--prefix", "--max-log-requests=20")
 		Expect(log).NotTo(BeEmpty())
