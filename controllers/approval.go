@@ -272,14 +272,14 @@ func (p *pass) why(name string) string {
 		return "it is set while every policy of the server that enforces denies the control, and no exception lifts it"
 	case dstack.EnvServerSSHProxyEnforced:
 		return "it is set while spec.sshProxy is, and a policy that enforces denies hostSSH"
-	case dstack.EnvServerSSHProxyAddress, dstack.EnvSSHProxyAPIToken:
+	case dstack.EnvServerSSHProxyAddress:
 		return "spec.sshProxy, and the address at which users reach the proxy"
-	case "annotation " + workload.AnnotationSSHToken:
+	case dstack.EnvSSHProxyAPIToken, "annotation " + workload.AnnotationSSHToken:
 		return "the token of the SSH proxy, which the server reads at its start"
-	case "annotation " + manifests.AnnotationTokenID:
+	case dstack.EnvToken, "annotation " + manifests.AnnotationTokenID:
 		return "the token of the policy server, which the server reads at its start"
 	case "initContainer " + workload.InjectContainer:
-		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from"
+		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from; or the token of the policy server"
 	default:
 		return "the policy plugin: spec.policyPlugin.delivery is " + string(p.server.Spec.PolicyPlugin.Delivery)
 	}

@@ -28,8 +28,14 @@ type secretsPass struct {
 	wanted []string
 }
 
-// key is the operator's own secret, of which digests are made.
-func (s *secretsPass) key() []byte { return s.seal.Data[manifests.SealKey] }
+// key is the operator's own secret, with which digests and seals are made; nil while it
+// could not be read, and then nothing bears its seal.
+func (s *secretsPass) key() []byte {
+	if s.seal == nil {
+		return nil
+	}
+	return s.seal.Data[manifests.SealKey]
+}
 
 // copies are all that were made and may still be there.
 func copies(seal *corev1.Secret) []string {

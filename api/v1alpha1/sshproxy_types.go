@@ -153,9 +153,9 @@ type ManagedSSHProxy struct {
 	// +optional
 	TokenSecretRef *SecretKeyReference `json:"tokenSecretRef,omitempty"`
 
-	// resources of each proxy pod. Each forwarded connection may keep about 1Mi there
-	// while nobody reads it, and users decide how many they open. Default: requests of
-	// 50m CPU and 128Mi memory, a memory limit of 1Gi, and no CPU limit.
+	// resources of each proxy pod. The connections that users forward take memory there,
+	// and the proxy does not limit them. Default: requests of 50m CPU and 128Mi memory, a
+	// memory limit of 1Gi, and no CPU limit.
 	//
 	// +optional
 	Resources *ResourceRequirements `json:"resources,omitempty"`

@@ -35,9 +35,9 @@ const (
 	stopSeconds = 5
 )
 
-// Each connection that is forwarded through the proxy may keep about a megabyte there
-// for as long as nobody reads it, and users decide how many they open: the limit is for
-// a thousand, and what is requested is for a hundred.
+// The connections that users forward take memory in the proxy, about a megabyte each at
+// most, and the proxy does not limit how many they are: the request is for a hundred,
+// and the limit for a thousand.
 var (
 	sshRequests = corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
