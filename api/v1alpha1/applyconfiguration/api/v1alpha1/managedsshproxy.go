@@ -36,9 +36,9 @@ type ManagedSSHProxyApplyConfiguration struct {
 	// is given the private keys of all of them. Default: one that is made once and
 	// kept in a Secret.
 	TokenSecretRef *SecretKeyReferenceApplyConfiguration `json:"tokenSecretRef,omitempty"`
-	// resources of each proxy pod. Each forwarded connection may keep about 1Mi there
-	// while nobody reads it, and users decide how many they open. Default: requests of
-	// 50m CPU and 128Mi memory, a memory limit of 1Gi, and no CPU limit.
+	// resources of each proxy pod. The connections that users forward take memory there,
+	// and the proxy does not limit them. Default: requests of 50m CPU and 128Mi memory, a
+	// memory limit of 1Gi, and no CPU limit.
 	Resources *ResourceRequirementsApplyConfiguration `json:"resources,omitempty"`
 	// terminationGracePeriodSeconds is for how long a proxy pod that is being
 	// replaced keeps the sessions that it has. The proxy cuts them all when it is
