@@ -93,7 +93,7 @@ func (r *DstackServerReconciler) ensureToken(ctx context.Context, p *pass) error
 		return err
 	}
 	name := manifests.TokenSecretName(p.server.Name)
-	secret, err := r.ownSecret(ctx, p.server, name, manifests.TokenKey, newToken)
+	secret, err := r.ownSecret(ctx, p.server, name, manifests.TokenKey)
 	if err != nil {
 		return err
 	}

@@ -203,6 +203,27 @@ var _ = Describe("The policy server's token", func() {
 		Expect(specOf(w.deployment())).To(MatchJSON(settings))
 	})
 
+	It("and all others are copied under other names when the seal is deleted, and nothing is left of the former", func() {
+		w, _, _ := closed(managedAt("ssh.example.com"))
+		all := []string{manifests.TokenSecretName("main"), "isolation-ssh-main-token", "isolation-ssh-main-host-keys"}
+		var former []string
+		for _, name := range all {
+			former = append(former, w.onlyCopy(name))
+		}
+		Expect(api.Client.Delete(ctx, secretIn(w, manifests.SealSecretName("main")))).To(Succeed())
+		for range 3 {
+			w.settle()
+			w.policyServersUp()
+			w.sshProxiesUp()
+			w.settle()
+			w.rollSSH("isolation-ssh-main-token")
+		}
+		for i, name := range all {
+			Expect(w.onlyCopy(name)).NotTo(Equal(former[i]))
+		}
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+
 	DescribeTable("that is not usable is reported, and nothing is overwritten",
 		func(golden string, theirs corev1.Secret) {
 			w := usual()

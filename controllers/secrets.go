@@ -47,21 +47,29 @@ func copies(seal *corev1.Secret) []string {
 // what they read.
 func (r *DstackServerReconciler) openSeal(ctx context.Context, p *pass) error {
 	name := manifests.SealSecretName(p.server.Name)
-	secret, err := r.ownSecret(ctx, p.server, name, manifests.SealKey, newToken)
+	secret, err := r.ownSecret(ctx, p.server, name, manifests.SealKey)
+	p.secrets.seal = secret
+	if err != nil || len(copies(secret)) > 0 {
+		return err
+	}
+	// It is new. What pods read was noted in another one, which is gone.
+	specs, _, err := r.ownTemplates(ctx, p)
 	if err != nil {
 		return err
 	}
-	p.secrets.seal = secret
+	if read := manifests.Copies(p.server.Name, append(specs, p.serverSpecs()...)...); len(read) > 0 {
+		return r.noteCopies(ctx, p, read)
+	}
 	return nil
 }
 
-// ownSecret reads a Secret of the operator's own, and makes one where there is none.
-// An existing one is never changed.
-func (r *DstackServerReconciler) ownSecret(ctx context.Context, server *v1alpha1.DstackServer, name, key string, generate func() ([]byte, error)) (*corev1.Secret, error) {
+// ownSecret reads a Secret of the operator's own that holds a word, and makes one where
+// there is none. An existing one is never changed.
+func (r *DstackServerReconciler) ownSecret(ctx context.Context, server *v1alpha1.DstackServer, name, key string) (*corev1.Secret, error) {
 	var secret corev1.Secret
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &secret)
 	if apierrors.IsNotFound(err) {
-		err = r.makeSecret(ctx, &secret, objectMeta(server, name, manifests.Labels(server)), key, generate)
+		err = r.makeSecret(ctx, &secret, objectMeta(server, name, manifests.Labels(server)), key, newToken)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make Secret %s: %w", name, err)
@@ -165,19 +173,11 @@ func (r *DstackServerReconciler) retireCopies(ctx context.Context, p *pass) erro
 // secretsRead names what is read by pods that are there or may come. Not settled means
 // that a rollout is under way, in which earlier pods may come again.
 func (r *DstackServerReconciler) secretsRead(ctx context.Context, p *pass) (names []string, settled bool, err error) {
-	specs := p.serverSpecs()
-	for _, name := range []string{manifests.PolicyServerName(p.server.Name), manifests.SSHProxyName(p.server.Name)} {
-		d, err := r.ownDeployment(ctx, p.server, name)
-		switch {
-		case err != nil:
-			return nil, false, err
-		case d == nil:
-			continue
-		case rolloutOf(d, "") != "":
-			return nil, false, nil
-		}
-		specs = append(specs, &d.Spec.Template.Spec)
+	specs, settled, err := r.ownTemplates(ctx, p)
+	if err != nil || !settled {
+		return nil, false, err
 	}
+	specs = append(specs, p.serverSpecs()...)
 	var own corev1.PodList
 	if err := r.Client.List(ctx, &own, client.InNamespace(p.server.Namespace), client.MatchingLabels{manifests.LabelServer: p.server.Name}); err != nil {
 		return nil, false, fmt.Errorf("list the operator's pods: %w", err)
@@ -199,6 +199,22 @@ func (r *DstackServerReconciler) secretsRead(ctx context.Context, p *pass) (name
 		return names, err == nil, err
 	}
 	return append(names, last.Secrets()...), true, nil
+}
+
+// ownTemplates are the specs of the operator's own pods that may come. Not settled means
+// that there are others still.
+func (r *DstackServerReconciler) ownTemplates(ctx context.Context, p *pass) (specs []*corev1.PodSpec, settled bool, err error) {
+	settled = true
+	for _, name := range []string{manifests.PolicyServerName(p.server.Name), manifests.SSHProxyName(p.server.Name)} {
+		d, err := r.ownDeployment(ctx, p.server, name)
+		if err != nil {
+			return nil, false, err
+		}
+		if d != nil {
+			specs, settled = append(specs, &d.Spec.Template.Spec), settled && rolloutOf(d, "") == ""
+		}
+	}
+	return specs, settled, nil
 }
 
 // serverSpecs are the specs of the server's pods, and of those that may come.

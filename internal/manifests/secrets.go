@@ -50,6 +50,22 @@ func EarlierTokens(server, current string, pods ...*corev1.PodSpec) []string {
 	return slices.Compact(names)
 }
 
+// Copies names the copies of the operator's own Secrets that pods of these specs read.
+func Copies(server string, pods ...*corev1.PodSpec) []string {
+	var names []string
+	for _, pod := range pods {
+		for _, name := range workload.Secrets(pod) {
+			for _, of := range []string{TokenSecretName(server), SSHTokenSecretName(server), SSHHostKeysSecretName(server)} {
+				if workload.IsSecretCopy(name, of) {
+					names = append(names, name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // LiveToken names the copy of the policy server's token that a container presents; ""
 // if it presents none.
 func LiveToken(server string, c *corev1.Container) string {

@@ -61,6 +61,15 @@ func TestEarlierTokens(t *testing.T) {
 	}
 }
 
+func TestCopies(t *testing.T) {
+	got := manifests.Copies("main", presents(currentToken), presents("isolation-ssh-main-token-0f1e2d3c"), presents(currentToken),
+		presents("isolation-ssh-main-host-keys-0f1e2d3c"), presents("isolation-ssh-main-token"), presents("users-0f1e2d3c"), presents("isolation-ssh-other-token-0f1e2d3c"))
+	want := []string{currentToken, "isolation-ssh-main-host-keys-0f1e2d3c", "isolation-ssh-main-token-0f1e2d3c"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Copies (-want +got):\n%s", diff)
+	}
+}
+
 func TestLiveToken(t *testing.T) {
 	for secret, want := range map[string]string{formerToken: formerToken, "isolation-policy-main-token": "", "users": ""} {
 		if got := manifests.LiveToken("main", &presents(secret).Containers[0]); got != want {
