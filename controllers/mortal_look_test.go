@@ -160,6 +160,9 @@ func (m *mortal) placeholders() *strings.Replacer {
 	add := func(annotations map[string]string) {
 		for _, key := range slices.Sorted(maps.Keys(annotations)) {
 			pairs = append(pairs, annotations[key], key)
+			if _, id, found := strings.Cut(annotations[key], "/"); found {
+				pairs = append(pairs, id, key+"'s ID") // In the name of a copy.
+			}
 		}
 	}
 	add(m.userWorkload().Template.Annotations)

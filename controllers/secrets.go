@@ -134,7 +134,7 @@ func (r *DstackServerReconciler) copyOf(ctx context.Context, p *pass, c secretCo
 func (r *DstackServerReconciler) noteCopies(ctx context.Context, p *pass, names []string) error {
 	seal := p.secrets.seal
 	before := seal.DeepCopy()
-	metav1.SetMetaDataAnnotation(&seal.ObjectMeta, manifests.AnnotationCopies, strings.Join(names, ","))
+	metav1.SetMetaDataAnnotation(&seal.ObjectMeta, manifests.AnnotationCopies, strings.Join(slices.Sorted(slices.Values(names)), ","))
 	if err := r.Client.Patch(ctx, seal, unlessChanged(before), client.FieldOwner(apply.OwnManager)); err != nil {
 		return fmt.Errorf("note the copies of Secrets in Secret %s: %w", seal.Name, err)
 	}
