@@ -30,11 +30,16 @@ func emit(recorder events.EventRecorder, about runtime.Object, before, after []m
 		}
 		kind := corev1.EventTypeNormal
 		stalled := c.Status == metav1.ConditionFalse && meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)
-		if stalled || c.Reason == v1alpha1.ReasonRemovedBy || c.Reason == v1alpha1.ReasonHostKeyMismatch || lost(c, old) {
+		if stalled || alarming(c, old) {
 			kind = corev1.EventTypeWarning
 		}
 		recorder.Eventf(about, nil, kind, c.Reason, actionReconcile, "%s is %s: %s", c.Type, c.Status, clip(c.Message))
 	}
+}
+
+// alarming tells of what somebody should look at although it may pass by itself.
+func alarming(c metav1.Condition, old *metav1.Condition) bool {
+	return c.Reason == v1alpha1.ReasonRemovedBy || c.Reason == v1alpha1.ReasonHostKeyMismatch || lost(c, old)
 }
 
 // lost tells of an SSH proxy that answered and does not any more: nobody can log in.

@@ -55,6 +55,9 @@ func (m *mortal) play() bool {
 func (m *mortal) policyServersFollow() bool {
 	GinkgoHelper()
 	moved := false
+	if m.releasing {
+		return false // It may be gone, what they follow.
+	}
 	for _, s := range m.policy {
 		revision, mode := m.revision(), m.server().Status.Running.NetworkMode
 		moved = moved || s.revision != revision || s.networkMode != mode

@@ -137,7 +137,7 @@ func (m *mortal) outcome() map[string]string {
 			object := o.(client.Object)
 			name := kindOf(object) + " " + nameOfCopy.ReplaceAllString(object.GetName(), "$1-ID")
 			Expect(out).NotTo(HaveKey(name), "two copies of one Secret are left")
-			out[name] = timesOfRemoval.ReplaceAllString(same.Replace(plainObject(object)), "$1: TIME")
+			out[name] = timesOfRemoval.ReplaceAllString(same.Replace(namesOfCopies.ReplaceAllString(plainObject(object), "$1-ID")), "$1: TIME")
 			return nil
 		})).To(Succeed())
 	}
@@ -146,6 +146,9 @@ func (m *mortal) outcome() map[string]string {
 
 // nameOfCopy is that of a copy of a Secret: it ends in a digest of what is in it.
 var nameOfCopy = regexp.MustCompile(`^(isolation-.*)-[0-9a-f]{8}$`)
+
+// namesOfCopies are those wherever they are named.
+var namesOfCopies = regexp.MustCompile(`\b(isolation-(?:policy|ssh)-main-(?:token|host-keys))-[0-9a-f]{8}\b`)
 
 var timesOfRemoval = regexp.MustCompile(`("removedAt"|"restoredAt"): "[^"]*"`)
 
@@ -160,9 +163,6 @@ func (m *mortal) placeholders() *strings.Replacer {
 	add := func(annotations map[string]string) {
 		for _, key := range slices.Sorted(maps.Keys(annotations)) {
 			pairs = append(pairs, annotations[key], key)
-			if _, id, found := strings.Cut(annotations[key], "/"); found {
-				pairs = append(pairs, id, key+"'s ID") // In the name of a copy.
-			}
 		}
 	}
 	add(m.userWorkload().Template.Annotations)

@@ -67,13 +67,10 @@ func (r *DstackServerReconciler) readHostKeys(ctx context.Context, p *pass) erro
 // there is none; the user's is only read.
 func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, generate func() ([]byte, error)) ([]byte, error) {
 	var secret corev1.Secret
+	if err := mayBeNamed(server, ref); err != nil {
+		return nil, err
+	}
 	ours := ofOperators(server, ref)
-	if ours && server.Spec.SSHProxy.Managed == nil {
-		return nil, fmt.Errorf("spec.sshProxy.external.tokenSecretRef names Secret %s, which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that: %w", ref.Name, errSecretInvalid)
-	}
-	if isCopy(server, ref) {
-		return nil, fmt.Errorf("spec.sshProxy names Secret %s, a copy that the operator deletes when no pod reads it: leave the reference out, or put the value into another Secret and name that: %w", ref.Name, errSecretInvalid)
-	}
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}, &secret)
 	if err == nil && ours && len(secret.OwnerReferences) > 0 {
 		err = r.reclaim(ctx, &secret) // It was left to the pods of an earlier proxy.
@@ -91,6 +88,18 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 	default:
 		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: create it, or mend spec.sshProxy: %w", ref.Key, ref.Name, errSecretInvalid)
 	}
+}
+
+// mayBeNamed says what is wrong with a Secret that the spec names although it goes at
+// a time of the operator's choosing.
+func mayBeNamed(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) error {
+	switch {
+	case isCopy(server, ref):
+		return fmt.Errorf("spec.sshProxy names Secret %s, a copy that the operator deletes when no pod reads it: leave the reference out, or put the value into another Secret and name that: %w", ref.Name, errSecretInvalid)
+	case ofOperators(server, ref) && server.Spec.SSHProxy.Managed == nil:
+		return fmt.Errorf("spec.sshProxy.external.tokenSecretRef names Secret %s, which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that: %w", ref.Name, errSecretInvalid)
+	}
+	return nil
 }
 
 // ofOperators tells whether a Secret has the name of one that the operator makes.
