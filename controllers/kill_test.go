@@ -59,7 +59,7 @@ func (m *mortal) policyServersFollow() bool {
 		return false // It may be gone, what they follow.
 	}
 	for _, s := range m.policy {
-		revision, mode := m.revision(), m.server().Status.Running.NetworkMode
+		revision, mode := m.revision(), ptr.Deref(m.server().Status.Running, v1alpha1.RunningSettings{}).NetworkMode
 		moved = moved || s.revision != revision || s.networkMode != mode
 		s.set(revision, "v1")
 		s.counts(mode)

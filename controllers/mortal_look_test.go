@@ -88,6 +88,10 @@ func (m *mortal) beforeDelete(o client.Object) {
 	if m.dead {
 		return
 	}
+	if !m.releasing && kindOf(o) == "Secret" && nameOfCopy.MatchString(o.GetName()) {
+		m.expectUnread(o.GetName())
+		return
+	}
 	ofProxy := m.dropping && (strings.HasPrefix(o.GetName(), "isolation-ssh-") || o.GetName() == "isolation-server-main")
 	Expect(m.releasing || ofProxy).To(BeTrue(), "delete %s %s", kindOf(o), o.GetName())
 	var pods corev1.PodList
@@ -96,6 +100,25 @@ func (m *mortal) beforeDelete(o client.Object) {
 		pod := &pods.Items[i]
 		Expect(ofProxy || len(pod.Spec.InitContainers) == 0).To(BeTrue(), "delete %s %s, which pod %s asks", kindOf(o), o.GetName(), pod.Name)
 		Expect(pod.Annotations).NotTo(HaveKey(workload.AnnotationSSHToken), "delete %s %s", kindOf(o), o.GetName())
+	}
+}
+
+// expectUnread expects that no pod reads a copy of a Secret, and that none will.
+func (m *mortal) expectUnread(name string) {
+	GinkgoHelper()
+	specs := []*corev1.PodSpec{&m.userWorkload().Template.Spec}
+	var pods corev1.PodList
+	Expect(api.Client.List(context.Background(), &pods, client.InNamespace(m.ns))).To(Succeed())
+	for i := range pods.Items {
+		specs = append(specs, &pods.Items[i].Spec)
+	}
+	var own appsv1.DeploymentList
+	Expect(api.Client.List(context.Background(), &own, client.InNamespace(m.ns))).To(Succeed())
+	for i := range own.Items {
+		specs = append(specs, &own.Items[i].Spec.Template.Spec)
+	}
+	for _, spec := range specs {
+		Expect(workload.Secrets(spec)).NotTo(ContainElement(name))
 	}
 }
 
