@@ -49,7 +49,7 @@ func (r *DstackServerReconciler) approve(ctx context.Context, p *pass, planned m
 		return planned, true, nil
 	case !moved && p.approves(planned):
 		// Kept before it is applied: who comes after a crash in between goes on.
-		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned, p.token))
+		return planned, true, r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, planned, string(p.secrets.key())))
 	}
 	r.awaitApproval(ctx, p, next)
 	return last, found, nil
@@ -129,7 +129,7 @@ func (r *DstackServerReconciler) approvedLast(ctx context.Context, p *pass) (man
 		return manifests.Intent{}, false, nil
 	}
 	in := manifests.SettingsInput{Server: p.server, Workload: p.workload, Container: p.container, Files: r.Plugin, Options: r.options(p)}
-	p.approved.last, p.approved.problem = manifests.ReadApproved(c.Data, in, p.token)
+	p.approved.last, p.approved.problem = manifests.ReadApproved(c.Data, in, string(p.secrets.key()))
 	p.approved.found = p.approved.problem == nil
 	return p.approved.last, p.approved.found, nil
 }
@@ -281,14 +281,14 @@ func (p *pass) why(name string) string {
 		return "it is set while every policy of the server that enforces denies the control, and no exception lifts it"
 	case dstack.EnvServerSSHProxyEnforced:
 		return "it is set while spec.sshProxy is, and a policy that enforces denies hostSSH"
-	case dstack.EnvServerSSHProxyAddress, dstack.EnvSSHProxyAPIToken:
+	case dstack.EnvServerSSHProxyAddress:
 		return "spec.sshProxy, and the address at which users reach the proxy"
-	case "annotation " + workload.AnnotationSSHToken:
+	case dstack.EnvSSHProxyAPIToken, "annotation " + workload.AnnotationSSHToken:
 		return "the token of the SSH proxy, which the server reads at its start"
-	case "annotation " + manifests.AnnotationTokenID:
+	case dstack.EnvToken, "annotation " + manifests.AnnotationTokenID:
 		return "the token of the policy server, which the server reads at its start"
 	case "initContainer " + workload.InjectContainer:
-		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from"
+		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from; or the token of the policy server"
 	default:
 		return "the policy plugin: spec.policyPlugin.delivery is " + string(p.server.Spec.PolicyPlugin.Delivery)
 	}

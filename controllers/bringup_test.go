@@ -133,7 +133,7 @@ var _ = Describe("Bringing a server up", func() {
 		w.roll("dstack-server-0")
 		w.settle()
 		w.expectStatus("ready")
-		Expect(w.result.RequeueAfter).To(BeZero(), "nothing is waited for")
+		Expect(w.result.RequeueAfter).To(Equal(time.Minute), "nothing is waited for, but Secrets are not watched")
 	})
 
 	It("makes objects of its own without owner references, which a foreground deletion would collect too early", func() {

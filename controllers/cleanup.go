@@ -37,7 +37,7 @@ type Cleanup struct {
 
 // NewCleanup works in one namespace through c, which must not be cached.
 func NewCleanup(c client.Client, namespace string) *Cleanup {
-	return &Cleanup{client: c, prober: observe.New(nil), releaser: releaser{client: c, applier: apply.New(c)}, namespace: namespace}
+	return &Cleanup{client: c, prober: observe.New(nil), releaser: releaser{client: c, live: c, applier: apply.New(c)}, namespace: namespace}
 }
 
 // Run stops the manager, gives every server its own settings back, waits until

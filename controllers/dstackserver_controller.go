@@ -143,7 +143,16 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	if errors.Is(ownErr, errTokenInvalid) {
 		return nil // Somebody must act: the status says so.
 	}
-	return errors.Join(ownErr, observeErr, sshErr, settingsErr)
+	return r.retireUnlessFailed(ctx, p, ownErr, observeErr, sshErr, settingsErr)
+}
+
+// retireUnlessFailed is the last step: only a pass that has seen everything knows which
+// copies of Secrets nobody reads.
+func (r *DstackServerReconciler) retireUnlessFailed(ctx context.Context, p *pass, steps ...error) error {
+	if err := errors.Join(steps...); err != nil {
+		return err
+	}
+	return r.retireCopies(ctx, p)
 }
 
 // ensureFinalizer comes before any effect on other objects. It does not change

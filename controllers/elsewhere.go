@@ -36,7 +36,7 @@ func (r *DstackServerReconciler) programElsewhere(ctx context.Context, p *pass) 
 	if errors.Is(ownErr, errTokenInvalid) {
 		return nil // Somebody must act: the status says so.
 	}
-	return errors.Join(ownErr, observeErr, sshErr, showErr)
+	return r.retireUnlessFailed(ctx, p, ownErr, observeErr, sshErr, showErr)
 }
 
 // elsewhereKey is the URL of a server that runs elsewhere, written one way.
@@ -87,9 +87,11 @@ func (r *DstackServerReconciler) showElsewhere(ctx context.Context, p *pass) err
 		p.facts.Settings = notVisible(p.server, shown.Data[manifests.RevisionKey])
 		return nil
 	}
+	options := r.options(p)
+	options.TokenSecret = "" // People read what is in place of it, whose name does not change.
 	needs := manifests.ForElsewhere(manifests.SettingsInput{
 		Server: p.server, NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(),
-		SSH: ssh, Files: r.Plugin, Options: r.options(p),
+		SSH: ssh, Files: r.Plugin, Options: options,
 	})
 	if err := r.applyObject(ctx, p.server.Namespace, needs.ConfigMap()); err != nil {
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())

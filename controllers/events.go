@@ -47,7 +47,12 @@ func isWarning(c metav1.Condition, old *metav1.Condition, after []metav1.Conditi
 	if c.Status == metav1.ConditionFalse && (status.IsAside(c.Type) || meta.IsStatusConditionTrue(after, v1alpha1.ConditionStalled)) {
 		return true
 	}
-	return c.Reason == v1alpha1.ReasonRemovedBy || lost(c, old)
+	return alarming(c, old)
+}
+
+// alarming tells of what somebody should look at although it may pass by itself.
+func alarming(c metav1.Condition, old *metav1.Condition) bool {
+	return c.Reason == v1alpha1.ReasonRemovedBy || c.Reason == v1alpha1.ReasonHostKeyMismatch || lost(c, old)
 }
 
 // lost tells of an SSH proxy that answered and does not any more: nobody can log in.

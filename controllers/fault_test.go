@@ -119,7 +119,7 @@ var _ = Describe("A request that the API server does not answer", func() {
 		w.bringUp()
 		w.config.Live = interceptor.NewClient(api.Client, failGet[*corev1.Secret](""))
 		w.restart()
-		Expect(w.try("main")).To(MatchError("make token Secret isolation-policy-main-token: away"))
+		Expect(w.try("main")).To(MatchError("make Secret isolation-seal-main: away"))
 		w.expectStatus("fault-token")
 	})
 

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,8 +15,10 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/sshproxy"
 )
 
 // network stands for the pods' network: who answers at an address.
@@ -190,9 +193,24 @@ func (n *network) listen(h http.Handler) string {
 	return s.Listener.Addr().String()
 }
 
-// greet answers every connection with a line, as an SSH server does.
-func (n *network) greet(line string) string {
+// greet answers every connection as an SSH server does that has this banner and a new
+// host key.
+func (n *network) greet(banner string) string {
 	GinkgoHelper()
+	key, err := sshproxy.NewHostKey()
+	Expect(err).NotTo(HaveOccurred())
+	return n.sshServer(banner, key)
+}
+
+// sshServer answers every connection as an SSH server does, by the host keys.
+func (n *network) sshServer(banner string, private []byte) string {
+	GinkgoHelper()
+	config := &ssh.ServerConfig{ServerVersion: banner, NoClientAuth: true}
+	for block, rest := pem.Decode(private); block != nil; block, rest = pem.Decode(rest) {
+		key, err := ssh.ParsePrivateKey(pem.EncodeToMemory(block))
+		Expect(err).NotTo(HaveOccurred())
+		config.AddHostKey(key)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(l.Close)
@@ -202,8 +220,10 @@ func (n *network) greet(line string) string {
 			if err != nil {
 				return
 			}
-			_, _ = conn.Write([]byte(line + "\r\n"))
-			conn.Close()
+			go func() {
+				defer conn.Close()
+				_, _, _, _ = ssh.NewServerConn(conn, config)
+			}()
 		}
 	}()
 	return l.Addr().String()

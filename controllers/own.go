@@ -3,9 +3,6 @@ package controllers
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -13,28 +10,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
-	"github.com/dstack-isolation/operator/internal/apply"
 	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/sshproxy"
 )
-
-// errTokenInvalid means that the Secret of the policy server's token exists and
-// holds none, or is not the operator's.
-var errTokenInvalid = errors.New("token Secret is not usable")
 
 // applyOwn applies the policy server and what belongs to it.
 func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
-	token, err := r.ensureToken(ctx, p.server)
-	if err != nil {
+	if err := r.ensureToken(ctx, p); err != nil {
 		return err
 	}
-	p.token = token
 	options := r.options(p)
+	options.EarlierTokens = manifests.EarlierTokens(p.server.Name, options.TokenSecret, p.serverSpecs()...)
 	objects := manifests.PolicyServer(p.server, p.serverPods(), options)
 	if !manifests.Elsewhere(p.server) {
 		objects = append([]manifests.Object{manifests.Plugin(p.server, r.Plugin)}, objects...)
@@ -53,8 +43,19 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 // options are the build's options with what this pass adds.
 func (r *DstackServerReconciler) options(p *pass) manifests.Options {
 	o := r.Manifests
-	sum := sha256.Sum256([]byte("token-id\x00" + p.token))
-	o.TokenID = hex.EncodeToString(sum[:])[:8]
+	o.TokenID, o.TokenSecret = p.tokenID, p.tokenSecret
+	return o
+}
+
+// settingsOptions are the options for the server's pods. They keep the token that they
+// have until every policy server accepts the new one: nothing is refused meanwhile, and
+// no other change waits for it.
+func (r *DstackServerReconciler) settingsOptions(p *pass) manifests.Options {
+	o := r.options(p)
+	live := manifests.LiveToken(p.server.Name, p.container)
+	if id := p.workload.Template.Annotations[manifests.AnnotationTokenID]; !p.tokenAccepted && live != "" && id != "" {
+		o.TokenSecret, o.TokenID = live, id
+	}
 	return o
 }
 
@@ -86,32 +87,24 @@ func newObject(kind string) client.Object {
 }
 
 // ensureToken reads the policy server's token, and makes one where there is no
-// Secret. An existing Secret is never changed.
-func (r *DstackServerReconciler) ensureToken(ctx context.Context, server *v1alpha1.DstackServer) (string, error) {
-	name := manifests.TokenSecretName(server.Name)
-	var secret corev1.Secret
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &secret)
-	if apierrors.IsNotFound(err) {
-		err = r.makeSecret(ctx, &secret, objectMeta(server, name, manifests.Labels(server)), manifests.TokenKey, newToken)
+// Secret.
+func (r *DstackServerReconciler) ensureToken(ctx context.Context, p *pass) error {
+	if err := r.openSeal(ctx, p); err != nil {
+		return err
 	}
-	if err != nil {
-		return "", fmt.Errorf("make token Secret %s: %w", name, err)
-	}
-	token := string(secret.Data[manifests.TokenKey])
-	if token == "" || secret.Labels[manifests.LabelServer] != server.Name {
-		return "", fmt.Errorf("%w: Secret %s has no key %s or was not made by the operator: delete it, and the operator makes another", errTokenInvalid, name, manifests.TokenKey)
-	}
-	return token, nil
-}
-
-// makeSecret makes a Secret of the operator's own, which is never changed.
-func (r *DstackServerReconciler) makeSecret(ctx context.Context, secret *corev1.Secret, meta metav1.ObjectMeta, key string, generate func() ([]byte, error)) error {
-	value, err := generate()
+	name := manifests.TokenSecretName(p.server.Name)
+	secret, err := r.ownSecret(ctx, p.server, name, manifests.TokenKey)
 	if err != nil {
 		return err
 	}
-	*secret = corev1.Secret{ObjectMeta: meta, Immutable: ptr.To(true), Data: map[string][]byte{key: value}}
-	return r.Client.Create(ctx, secret, client.FieldOwner(apply.OwnManager))
+	token := secret.Data[manifests.TokenKey]
+	if err := sshproxy.CheckToken(string(token)); err != nil {
+		return fmt.Errorf("%w: the token in key %s of Secret %s %w: put another there, or delete it, and the operator makes another", errTokenInvalid, manifests.TokenKey, name, err)
+	}
+	p.wakeAfter(lookNowAndThen) // Secrets are not watched.
+	p.token, p.tokenID = string(token), manifests.ValueID(p.secrets.key(), "policy-token", token)
+	p.tokenSecret, err = r.copyOf(ctx, p, secretCopy{of: name, key: manifests.TokenKey, id: p.tokenID, value: token, labels: manifests.Labels(p.server)})
+	return err
 }
 
 func newToken() ([]byte, error) { return []byte(rand.Text()), nil }

@@ -31,8 +31,11 @@ type pass struct {
 	// pods of the workload that may still run, terminating ones included.
 	pods      []corev1.Pod
 	effective *isolation.Effective
-	// token of the policy server.
-	token string
+	// token of the policy server, its digest, and the Secret from which pods take it.
+	token, tokenID, tokenSecret string
+	// tokenAccepted is true when every policy server accepts that token.
+	tokenAccepted bool
+	secrets       secretsPass
 	// policyReady is true when every replica of the policy server is ready and
 	// decides by the desired revision.
 	policyReady bool

@@ -181,7 +181,7 @@ var _ = Describe("An exception that ends", func() {
 		w.rolledOut()
 		w.bringUp()
 		Expect(w.server().Status.PlannedNetworkMode).To(BeEquivalentTo(1))
-		Expect(w.result.RequeueAfter).To(Equal(time.Hour))
+		Expect(w.result.RequeueAfter).To(Equal(time.Minute), "Secrets are looked at long before")
 		before := w.deployment().Generation
 
 		w.clock.SetTime(ends.Add(-time.Second))

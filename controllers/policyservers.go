@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -68,6 +69,7 @@ func (r *DstackServerReconciler) askPolicyServers(ctx context.Context, p *pass) 
 	case len(addresses) > 0:
 		p.wakeAfter(askLater)
 	}
+	p.tokenAccepted = rollout == "" && len(answers) > 0 && !slices.ContainsFunc(answers, func(a observe.PolicyServer) bool { return a.Err != nil })
 	// The Service learns of ready pods a moment later than their Deployment does.
 	if want := int(p.server.Spec.PolicyPlugin.Replicas); rollout == "" && len(addresses) < want {
 		rollout = fmt.Sprintf("the Service sends requests to %d of %d policy servers yet", len(addresses), want)
@@ -82,12 +84,24 @@ func (r *DstackServerReconciler) askPolicyServers(ctx context.Context, p *pass) 
 // policyRollout says what the policy server's Deployment still waits for; ""
 // when every replica is ready.
 func (r *DstackServerReconciler) policyRollout(ctx context.Context, server *v1alpha1.DstackServer) (string, error) {
-	var d appsv1.Deployment
-	err := r.Client.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: manifests.PolicyServerName(server.Name)}, &d)
-	if err != nil {
-		return "waiting for the policy server's Deployment to appear", client.IgnoreNotFound(err)
+	d, err := r.ownDeployment(ctx, server, manifests.PolicyServerName(server.Name))
+	if err != nil || d == nil {
+		return "waiting for the policy server's Deployment to appear", err
 	}
-	return rolloutOf(&d, manifests.LabelServer+"="+server.Name), nil
+	return rolloutOf(d, manifests.LabelServer+"="+server.Name), nil
+}
+
+// ownDeployment reads a Deployment of the operator's own; nil where there is none.
+func (r *DstackServerReconciler) ownDeployment(ctx context.Context, server *v1alpha1.DstackServer, name string) (*appsv1.Deployment, error) {
+	var d appsv1.Deployment
+	err := r.Client.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &d)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read Deployment %s: %w", name, err)
+	}
+	return &d, nil
 }
 
 // rolloutOf says what a Deployment still waits for; "" when every replica is

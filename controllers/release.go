@@ -30,7 +30,7 @@ const lookForPods = 2 * time.Second
 
 // disable gives back all that was set, as spec.injection Disabled asks.
 func (r *DstackServerReconciler) disable(ctx context.Context, p *pass) error {
-	rel := releaser{client: r.Client, applier: r.applier}
+	rel := r.releaser()
 	p.facts.Revisions.Rejected, p.facts.Revisions.Applied, p.facts.Injected = "", "", nil
 	r.announce(ctx, p)
 	free, err := rel.release(ctx, p.server, p.workload)
@@ -93,7 +93,7 @@ func (r *DstackServerReconciler) finalize(ctx context.Context, p *pass) (done bo
 	if !controllerutil.ContainsFinalizer(p.server, v1alpha1.Finalizer) {
 		return true, nil
 	}
-	rel := releaser{client: r.Client, applier: r.applier}
+	rel := r.releaser()
 	if manifests.Elsewhere(p.server) {
 		return r.finalizeElsewhere(ctx, p, rel)
 	}
@@ -191,8 +191,14 @@ func blockedNote(w *workload.Workload) string {
 
 // releaser gives workloads back. The manager and the cleanup command share it.
 type releaser struct {
-	client  client.Client
+	client client.Client
+	// live reads Secrets, which are never cached.
+	live    client.Reader
 	applier *apply.Applier
+}
+
+func (r *DstackServerReconciler) releaser() releaser {
+	return releaser{client: r.Client, live: r.Live, applier: r.applier}
 }
 
 // release takes the settings out of the workload and tells whether no pod asks
@@ -228,10 +234,12 @@ func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackSer
 		o.SetNamespace(server.Namespace)
 		o.SetName(name)
 	}
-	token, state := &corev1.Secret{}, &corev1.ConfigMap{}
-	token.Namespace, token.Name = server.Namespace, manifests.TokenSecretName(server.Name)
-	state.Namespace, state.Name = server.Namespace, manifests.StateName(server.Name)
-	children = append(children, token, state)
+	made, err := recordedCopies(ctx, r.live, server)
+	if err != nil {
+		return err
+	}
+	children = append(children, objectNamed(server, manifests.StateName(server.Name), &corev1.ConfigMap{}))
+	children = append(children, secretAndCopies(server, manifests.TokenSecretName(server.Name), made)...)
 	var plugins corev1.ConfigMapList
 	if err := r.client.List(ctx, &plugins, client.InNamespace(server.Namespace), client.MatchingLabels{manifests.LabelServer: server.Name}); err != nil {
 		return fmt.Errorf("list ConfigMaps: %w", err)
@@ -242,7 +250,22 @@ func (r releaser) deleteChildren(ctx context.Context, server *v1alpha1.DstackSer
 	if err := r.delete(ctx, children); err != nil {
 		return err
 	}
-	return r.deleteSSHProxy(ctx, server, kept)
+	if err := r.deleteSSHProxy(ctx, server, kept); err != nil || kept != nil {
+		return err
+	}
+	// Last, for it says which copies of Secrets there are.
+	return r.delete(ctx, []client.Object{objectNamed(server, manifests.SealSecretName(server.Name), &corev1.Secret{})})
+}
+
+// secretAndCopies are a Secret of the operator's own and those copies that are of it.
+func secretAndCopies(server *v1alpha1.DstackServer, of string, made []string) []client.Object {
+	secrets := []client.Object{objectNamed(server, of, &corev1.Secret{})}
+	for _, name := range made {
+		if workload.IsSecretCopy(name, of) {
+			secrets = append(secrets, objectNamed(server, name, &corev1.Secret{}))
+		}
+	}
+	return secrets
 }
 
 func (r releaser) delete(ctx context.Context, objects []client.Object) error {

@@ -87,7 +87,7 @@ func (r *DstackServerReconciler) followSettings(ctx context.Context, p *pass, in
 		return nil
 	}
 	p.facts.Revisions.Applied, p.facts.Revisions.Rejected = intent.Revision, ""
-	if err := r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, intent, p.token)); err != nil {
+	if err := r.applyObject(ctx, p.server.Namespace, manifests.Approved(p.server, intent, string(p.secrets.key()))); err != nil {
 		return err
 	}
 	err := r.followRollout(ctx, p, intent)
@@ -124,7 +124,7 @@ func (r *DstackServerReconciler) settingsInput(p *pass) manifests.SettingsInput 
 	return manifests.SettingsInput{
 		Server: p.server, Workload: p.workload, Container: p.container,
 		NetworkMode: p.effective.Plan.NetworkMode, Forbidden: p.effective.Plan.Forbidden, Permissions: p.permissions(),
-		SSH: p.sshSettings(), Files: r.Plugin, Options: r.options(p),
+		SSH: p.sshSettings(), Files: r.Plugin, Options: r.settingsOptions(p),
 	}
 }
 

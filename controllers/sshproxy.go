@@ -29,6 +29,8 @@ type sshPass struct {
 	hostKey sshproxy.HostKeys
 	// keysID changes with the host keys.
 	keysID string
+	// tokenRef and keysRef are where pods find token and host keys.
+	tokenRef, keysRef v1alpha1.SecretKeyReference
 	// told is what the operator has told the server of an SSH proxy; nil for nothing.
 	// toldErr is why that is not known.
 	told    *manifests.SSHSettings
@@ -38,8 +40,11 @@ type sshPass struct {
 	// movedTo is the address that the load balancer has instead of the one that the
 	// server was told; "" if it has not changed.
 	movedTo string
-	// answers is true when it greets as dstack's SSH proxy does.
+	// answers is true when it greets as dstack's SSH proxy does, with the host keys that
+	// it should have.
 	answers bool
+	// untrue is true when no proxy presents the host keys any more that users were told.
+	untrue bool
 	// behind is true while the proxy keeps the earlier token, which server pods
 	// still have.
 	behind bool
@@ -57,7 +62,7 @@ func (r *DstackServerReconciler) applySSHProxy(ctx context.Context, p *pass) err
 	r.readTold(ctx, p)
 	finding, err := r.programSSHProxy(ctx, p, want)
 	if err != nil || p.ssh.told != nil && !p.ssh.answers {
-		p.facts.SSH = p.server.Status.SSHProxy // What users were told stays right.
+		p.keepPublished() // What users were told stays right.
 	}
 	switch {
 	case errors.Is(err, errSecretInvalid):
@@ -77,9 +82,9 @@ func (r *DstackServerReconciler) applySSHProxy(ctx context.Context, p *pass) err
 	case want.Managed == nil:
 		return r.dropSSHProxy(ctx, p)
 	case isTrue(finding):
-		return r.retireOwnToken(ctx, p)
+		err = r.retireOwnToken(ctx, p)
 	}
-	return nil
+	return errors.Join(err, r.observeMemory(ctx, p))
 }
 
 // sshProxyIs notes a finding about the SSH proxy, if there is to be one.
@@ -119,8 +124,7 @@ func (r *DstackServerReconciler) programSSHProxy(ctx context.Context, p *pass, w
 // they follow.
 func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass) error {
 	o := manifests.SSHProxyOptions{
-		Token: manifests.SSHTokenRef(p.server), TokenID: p.ssh.tokenID,
-		HostKeys: manifests.SSHHostKeysRef(p.server), HostKeysID: p.ssh.keysID,
+		Token: p.ssh.tokenRef, TokenID: p.ssh.tokenID, HostKeys: p.ssh.keysRef, HostKeysID: p.ssh.keysID,
 	}
 	var live appsv1.Deployment
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: manifests.SSHProxyName(p.server.Name)}, &live)

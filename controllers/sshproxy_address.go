@@ -22,9 +22,20 @@ func (p *pass) setAddress(address, source string) status.Finding {
 	if err != nil {
 		return invalidAddress(source, address, err)
 	}
-	p.ssh.address = at.String()
-	p.facts.SSH.Address, p.facts.SSH.KnownHosts = at.String(), p.ssh.hostKey.KnownHosts(at)
+	p.ssh.address, p.facts.SSH.Address = at.String(), at.String()
+	p.publishHostKeys()
 	return status.Finding{}
+}
+
+// publishHostKeys tells users what to trust, once every proxy presents it.
+func (p *pass) publishHostKeys() {
+	if !p.ssh.answers {
+		return
+	}
+	p.facts.SSH.Fingerprints, p.facts.SSH.KnownHosts = p.ssh.hostKey.Fingerprints(), nil
+	if at, err := sshproxy.ParseAddress(p.ssh.address); err == nil {
+		p.facts.SSH.KnownHosts = p.ssh.hostKey.KnownHosts(at)
+	}
 }
 
 func invalidAddress(source, address string, err error) status.Finding {
@@ -74,7 +85,7 @@ func (r *DstackServerReconciler) findAddress(ctx context.Context, p *pass) (stat
 // toldAddress is where users are sent who come by this proxy; "" while the server
 // was told of none, or of another.
 func (p *pass) toldAddress() string {
-	if p.ssh.told == nil || p.ssh.told.Token != manifests.SSHTokenRef(p.server) {
+	if p.ssh.told == nil || !manifests.IsSSHToken(p.server, p.ssh.told.Token) {
 		return ""
 	}
 	return p.ssh.told.Address

@@ -181,7 +181,7 @@ var _ = Describe("What a server was told of its SSH proxy", func() {
 		w.balanced(corev1.LoadBalancerIngress{Hostname: "lb.example.com"})
 		w.settle()
 		Expect(w.env(dstack.EnvServerSSHProxyAddress).Value).To(Equal("lb.example.com:22"))
-		Expect(w.template().Spec.Containers[0].Env).To(ContainElement(HaveField("ValueFrom.SecretKeyRef.Name", "isolation-ssh-main-token")))
+		Expect(w.template().Spec.Containers[0].Env).To(ContainElement(HaveField("ValueFrom.SecretKeyRef.Name", w.onlyCopy("isolation-ssh-main-token"))))
 		w.rollSSH("isolation-ssh-main-token")
 		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=True "))
 
@@ -220,6 +220,19 @@ var _ = Describe("What a server was told of its SSH proxy", func() {
 			"which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that"))
 		Expect(w.sshToken("isolation-ssh-main-token")).To(Equal(before))
 		Expect(w.toldOfSSH()).To(Equal(sshVariables))
+	})
+
+	It("is never a copy of one either, which goes when no pod reads it", func() {
+		w, _, _ := closed(managedAt("ssh.example.com"))
+		name := w.onlyCopy("isolation-ssh-main-token")
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.SSHProxy.Managed.TokenSecretRef = &v1alpha1.SecretKeyReference{Name: name, Key: "token"}
+		})
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False SecretInvalid: spec.sshProxy names Secret " + name + ", " +
+			"a copy that the operator deletes when no pod reads it: leave the reference out, or put the value into another Secret and name that"))
+		Expect(w.toldOfSSH()).To(Equal(sshVariables))
+		Expect(w.copies("isolation-ssh-main-token")).To(Equal([]string{name}))
 	})
 
 	It("is taken out with approval only, and status says what is kept meanwhile", func() {
@@ -284,6 +297,7 @@ var _ = Describe("What a server was told of its SSH proxy", func() {
 		owner := []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}}
 		for _, o := range []client.Object{
 			get(w, "isolation-ssh-main-token", &corev1.Secret{}), get(w, "isolation-ssh-main-host-keys", &corev1.Secret{}),
+			get(w, w.onlyCopy("isolation-ssh-main-token"), &corev1.Secret{}), get(w, w.onlyCopy("isolation-ssh-main-host-keys"), &corev1.Secret{}),
 			get(w, sshProxyName, &corev1.Service{}), get(w, "isolation-server-main", &corev1.Service{}), get(w, sshProxyName, &networkingv1.NetworkPolicy{}),
 		} {
 			Expect(o.GetOwnerReferences()).To(Equal(owner), o.GetName())

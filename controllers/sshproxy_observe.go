@@ -5,15 +5,20 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
-	appsv1 "k8s.io/api/apps/v1"
+	"golang.org/x/crypto/ssh"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/sshproxy"
 	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // observeManagedProxy finds the address of a managed proxy and asks its pods.
@@ -60,25 +65,94 @@ func (p *pass) judgeManagedProxy(address, answers status.Finding, rollout string
 	return answers
 }
 
-// askSSHProxies asks every address for its banner.
+// askSSHProxies shakes hands with every address: for the banner, and for the host keys
+// that users are told to trust.
 func (r *DstackServerReconciler) askSSHProxies(ctx context.Context, p *pass, addresses []string) status.Finding {
-	answers := r.Prober.SSHProxies(ctx, addresses)
+	published := p.publishedHostKeys()
+	types := append(p.ssh.hostKey.Types(), published.Types()...)
+	slices.Sort(types)
+	answers := r.Prober.SSHProxies(ctx, addresses, slices.Compact(types))
+	var presented [][]ssh.PublicKey
 	for _, a := range answers {
 		if a.Err != nil {
 			p.wakeAfter(askLater)
 			return status.Waiting(v1alpha1.ReasonUnreachable, "an SSH proxy does not greet as dstack's does: "+a.Err.Error())
 		}
+		presented = append(presented, a.HostKeys)
+	}
+	differs, stands := sshproxy.Compare(p.ssh.hostKey, published, presented)
+	if differs != "" {
+		p.ssh.untrue = !stands
+		p.wakeAfter(askLater)
+		return status.Waiting(v1alpha1.ReasonHostKeyMismatch, p.hostKeyMismatch(differs))
 	}
 	p.ssh.answers = true
+	p.publishHostKeys()
 	return status.OK(v1alpha1.ReasonAnswering, fmt.Sprintf("every SSH proxy answers, version %s; users reach it at %s", answers[0].Version, p.ssh.address))
+}
+
+// hostKeyMismatch says what to do about a proxy that presents other host keys than its
+// Secret has.
+func (p *pass) hostKeyMismatch(differs string) string {
+	ref := manifests.SSHHostKeysRef(p.server)
+	what := fmt.Sprintf("an SSH proxy %s, which Secret %s has: restart the proxies: kubectl -n %s rollout restart deployment %s",
+		differs, ref.Name, p.server.Namespace, manifests.SSHProxyName(p.server.Name))
+	if ofOperators(p.server, ref) {
+		return what
+	}
+	return what + ". If it stays, put the keys into a Secret with another name, and set spec.sshProxy.managed.hostKeysSecretRef to it"
+}
+
+// publishedHostKeys are those that users were told to trust.
+func (p *pass) publishedHostKeys() sshproxy.HostKeys {
+	if p.server.Status.SSHProxy == nil {
+		return nil
+	}
+	return sshproxy.ParseKnownHosts(p.server.Status.SSHProxy.KnownHosts)
+}
+
+// keepPublished leaves what users were told as it is, but for host keys that no proxy
+// presents any more.
+func (p *pass) keepPublished() {
+	p.facts.SSH = p.server.Status.SSHProxy.DeepCopy()
+	if p.ssh.untrue && p.facts.SSH != nil {
+		p.facts.SSH.Fingerprints, p.facts.SSH.KnownHosts = nil, nil
+	}
+}
+
+// observeMemory says so when a replica of the managed proxy was killed for lack of
+// memory: the next one may be, and nothing but the sessions that end tells users.
+func (r *DstackServerReconciler) observeMemory(ctx context.Context, p *pass) error {
+	var pods corev1.PodList
+	err := r.Client.List(ctx, &pods, client.InNamespace(p.server.Namespace), client.MatchingLabels(manifests.SSHSelectorLabels(p.server.Name)))
+	if err != nil {
+		return fmt.Errorf("list pods of the SSH proxy: %w", err)
+	}
+	var known *metav1.Time
+	if before := p.server.Status.SSHProxy; before != nil {
+		known = before.LastOutOfMemory
+	}
+	killed, last := workload.OutOfMemory(pods.Items)
+	message := fmt.Sprintf("%d of %d SSH proxy pods were killed for lack of memory, which ended their sessions: raise spec.sshProxy.managed.resources.limits.memory", killed, len(pods.Items))
+	if killed > 0 {
+		p.facts.SSHProxy.Message += "; " + message
+	}
+	if !last.IsZero() && (known == nil || known.Before(&last)) {
+		p.tell(corev1.EventTypeWarning, v1alpha1.ReasonOutOfMemory, message)
+		known = &last
+	}
+	if p.facts.SSH != nil {
+		p.facts.SSH.LastOutOfMemory = known
+	}
+	return nil
 }
 
 // rolloutOf says what the SSH proxy's Deployment still waits for; "" when every
 // replica is ready.
 func (r *DstackServerReconciler) rolloutOf(ctx context.Context, server *v1alpha1.DstackServer, name string) (string, error) {
-	var d appsv1.Deployment
-	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &d); err != nil {
-		return "waiting for Deployment " + name + " to appear", client.IgnoreNotFound(err)
+	d, err := r.ownDeployment(ctx, server, name)
+	if err != nil || d == nil {
+		return "waiting for Deployment " + name + " to appear", err
 	}
-	return rolloutOf(&d, fmt.Sprintf("%s=%s,%s=%s", manifests.LabelServer, server.Name, manifests.LabelComponent, manifests.ComponentSSHProxy)), nil
+	return rolloutOf(d, fmt.Sprintf("%s=%s,%s=%s", manifests.LabelServer, server.Name, manifests.LabelComponent, manifests.ComponentSSHProxy)), nil
 }

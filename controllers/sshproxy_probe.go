@@ -3,13 +3,16 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
@@ -85,7 +88,7 @@ func (r *DstackServerReconciler) checkSSHTokens(ctx context.Context, p *pass) {
 		if answer.Err == nil {
 			now[of] = verdict{p.ssh.tokenID, answer.State}
 		}
-		p.judgeSSHToken(answer.Err, now[of].state)
+		p.judgeSSHToken(asked[i], answer.Err, now[of].state)
 	}
 	p.memory.verdicts = now
 	p.countEnforcing(told, now)
@@ -95,7 +98,7 @@ func (r *DstackServerReconciler) checkSSHTokens(ctx context.Context, p *pass) {
 }
 
 // judgeSSHToken lets what a pod makes of the token speak for the SSH proxy.
-func (p *pass) judgeSSHToken(err error, state dstack.SSHProxyToken) {
+func (p *pass) judgeSSHToken(pod *corev1.Pod, err error, state dstack.SSHProxyToken) {
 	f := &p.facts.SSHProxy
 	switch {
 	case p.server.Spec.SSHProxy == nil, f.Reason == v1alpha1.ReasonNotEnforced:
@@ -108,11 +111,27 @@ func (p *pass) judgeSSHToken(err error, state dstack.SSHProxyToken) {
 	case err != nil:
 		*f = status.Waiting(v1alpha1.ReasonUnreachable, "a server pod does not tell whether it has the SSH proxy's token: "+err.Error())
 	case state == dstack.SSHProxyTokenRejected:
-		*f = status.Waiting(v1alpha1.ReasonTokenMismatch, "a server pod has another token than the SSH proxy, so that it lets nobody in: waiting for the pod to be replaced")
+		*f = p.tokenMismatch(pod)
 	default:
 		return
 	}
 	p.wakeAfter(askLater)
+}
+
+// tokenMismatch says what to do about a server pod that has another token than the SSH
+// proxy. One that was made with the present settings nobody else will replace: it read
+// the Secret before that was changed, or its kubelet serves an earlier value.
+func (p *pass) tokenMismatch(pod *corev1.Pod) status.Finding {
+	if pod.Annotations[workload.AnnotationSSHToken] != p.ssh.tokenID {
+		return status.Waiting(v1alpha1.ReasonTokenMismatch, "a server pod has another token than the SSH proxy, so that it lets nobody in: waiting for the pod to be replaced")
+	}
+	ref := manifests.SSHTokenRef(p.server)
+	message := fmt.Sprintf("a server pod has another token than Secret %s, so it accepts no login, and no rollout will replace it: restart it: kubectl -n %s rollout restart %s %s",
+		ref.Name, p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name)
+	if !ofOperators(p.server, ref) {
+		message += ". If it stays, put the token into a Secret with another name, and set spec.sshProxy to it"
+	}
+	return status.Stuck(v1alpha1.ReasonTokenMismatch, message)
 }
 
 // countEnforcing leaves out of the pods that enforce the SSH proxy those that were

@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -9,8 +10,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/sshproxy"
 	"github.com/dstack-isolation/operator/internal/testkit"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
+
+// proxysSecrets are the Secrets that new pods of the SSH proxy read.
+func (w *world) proxysSecrets() []string {
+	GinkgoHelper()
+	return workload.Secrets(&get(w, sshProxyName, &appsv1.Deployment{}).Spec.Template.Spec)
+}
 
 // closedByTheirs is a server that lets users in by its managed SSH proxy alone, with
 // a token of the user's, and the process of the server.
@@ -131,14 +141,34 @@ var _ = Describe("A new token for the SSH proxy", func() {
 
 	It("of the operator's own is made when its Secret is deleted, and reaches the server first", func() {
 		w, _, _ := closed(managedAt("ssh.example.com"))
-		before, token := proxysToken(w), w.sshToken("isolation-ssh-main-token")
-		Expect(api.Client.Delete(GinkgoT().Context(), secretIn(w, "isolation-ssh-main-token"))).To(Succeed())
+		const name = "isolation-ssh-main-token"
+		policy := specOf(get(w, manifests.PolicyServerName("main"), &appsv1.Deployment{}))
+		before, token, former := proxysToken(w), w.sshToken(name), w.onlyCopy(name)
+		Expect(api.Client.Delete(GinkgoT().Context(), secretIn(w, name))).To(Succeed())
 		w.settle()
-		Expect(w.sshToken("isolation-ssh-main-token")).NotTo(Equal(token))
+		Expect(w.sshToken(name)).NotTo(Equal(token))
 		Expect(w.toldOfSSH()).To(Equal(sshVariables))
 		Expect(proxysToken(w)).To(Equal(before))
-		w.rollSSH("isolation-ssh-main-token")
+		Expect(w.proxysSecrets()).To(ContainElement(former), "a proxy that starts now has the former one too")
+		Expect(w.copies(name)).To(HaveLen(2))
+		w.rollSSH(name)
 		Expect(proxysToken(w)).NotTo(Equal(before))
+		w.sshProxiesUp()
+		w.settle()
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+		Expect(w.copies(name)).NotTo(ContainElement(former))
+		Expect(w.proxysSecrets()).To(ContainElement(w.onlyCopy(name)))
+		template := w.template()
+		Expect(workload.Secrets(&template.Spec)).To(ContainElement(w.onlyCopy(name)))
+		Expect(specOf(get(w, manifests.PolicyServerName("main"), &appsv1.Deployment{}))).To(MatchJSON(policy), "policy servers do not use it")
+	})
+
+	It("that a pod has not, although it was made with it, needs a restart of that pod", func() {
+		w, process := closedByTheirs()
+		process.setSSHToken("tok-of-before")
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: a server pod has another token than Secret ssh, so it accepts no login, and no rollout will replace it: " +
+			"restart it: kubectl -n NS rollout restart deployment dstack-server. If it stays, put the token into a Secret with another name, and set spec.sshProxy to it"))
 	})
 
 	It("of the user's lets the operator's own be forgotten, once no pod has it", func() {
@@ -203,18 +233,70 @@ var _ = Describe("A new token for the SSH proxy", func() {
 })
 
 var _ = Describe("New host keys of the SSH proxy", func() {
-	It("change what users must trust, and restart the proxies and not the server", func() {
+	const name = "isolation-ssh-main-host-keys"
+
+	It("change what users must trust once every proxy presents them, and restart the proxies and not the server", func() {
 		w, _, _ := closed(managedAt("ssh.example.com"))
 		said, server := w.server().Status.SSHProxy, specOf(w.deployment())
-		proxies := specOf(get(w, sshProxyName, &appsv1.Deployment{}))
-		Expect(api.Client.Delete(GinkgoT().Context(), secretIn(w, "isolation-ssh-main-host-keys"))).To(Succeed())
+		policy := specOf(get(w, manifests.PolicyServerName("main"), &appsv1.Deployment{}))
+		proxies, former := specOf(get(w, sshProxyName, &appsv1.Deployment{})), w.onlyCopy(name)
+		Expect(api.Client.Delete(GinkgoT().Context(), secretIn(w, name))).To(Succeed())
 		w.settle()
-		Expect(w.server().Status.SSHProxy.Fingerprints).NotTo(Equal(said.Fingerprints))
 		Expect(specOf(get(w, sshProxyName, &appsv1.Deployment{}))).NotTo(MatchJSON(proxies))
+		Expect(w.server().Status.SSHProxy).To(Equal(said), "the proxies still present it")
+		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=False RollingOut: "))
+		Expect(w.copies(name)).To(HaveLen(2))
+
+		By("all are replaced, but one still presents the former key")
+		w.sshProxiesUp()
+		w.network.at("10.0.2.2:30022", w.network.sshServer(sshBanner, get(w, former, &corev1.Secret{}).Data["host-keys"]))
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(MatchRegexp(
+			`^SSHProxyReady=False HostKeyMismatch: an SSH proxy presents host key SHA256:\S+ and not SHA256:\S+, which Secret isolation-ssh-main-host-keys has: restart the proxies: kubectl -n NS rollout restart deployment isolation-ssh-main$`))
+		Expect(w.server().Status.SSHProxy).To(Equal(said))
+		Expect(w.events()).To(ContainElement(HavePrefix("Warning HostKeyMismatch SSHProxyReady is False: ")))
+
+		By("all present the new one")
+		w.sshProxiesUp()
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=True "))
+		Expect(w.server().Status.SSHProxy.Fingerprints).NotTo(Equal(said.Fingerprints))
+		Expect(w.server().Status.SSHProxy.KnownHosts).To(HaveLen(1))
+		Expect(w.copies(name)).NotTo(ContainElement(former))
 		Expect(specOf(w.deployment())).To(MatchJSON(server))
+		Expect(specOf(get(w, manifests.PolicyServerName("main"), &appsv1.Deployment{}))).To(MatchJSON(policy))
 		for _, text := range append(w.events(), specAndStatus(w.server())) {
 			Expect(text).NotTo(ContainSubstring("PRIVATE KEY"))
 		}
+	})
+
+	It("that no proxy presents are not published, nor are former ones that none does", func() {
+		w, _, _ := closed(managedAt("ssh.example.com"))
+		told := specOf(w.deployment())
+		for i := range sshReplicas {
+			w.network.at(fmt.Sprintf("10.0.2.%d:30022", i+1), w.network.greet(sshBanner))
+		}
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=False HostKeyMismatch: "))
+		Expect(w.server().Status.SSHProxy).To(Equal(&v1alpha1.SSHProxyStatus{Address: "ssh.example.com:22"}))
+		Expect(specOf(w.deployment())).To(MatchJSON(told), "the server stays closed")
+		w.sshProxiesUp()
+		w.settle()
+		Expect(w.server().Status.SSHProxy.KnownHosts).To(HaveLen(1))
+	})
+
+	It("of the user's that a proxy does not present may need another name", func() {
+		key, err := sshproxy.NewHostKey()
+		Expect(err).NotTo(HaveOccurred())
+		theirs := &corev1.Secret{Data: map[string][]byte{"keys": key}}
+		theirs.Name = "theirs"
+		proxy := managedAt("ssh.example.com")
+		proxy.Managed.HostKeysSecretRef = &v1alpha1.SecretKeyReference{Name: "theirs", Key: "keys"}
+		w, _, _ := closed(proxy, theirs)
+		w.network.at("10.0.2.2:30022", w.network.greet(sshBanner))
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(HaveSuffix(", which Secret theirs has: restart the proxies: kubectl -n NS rollout restart deployment isolation-ssh-main. " +
+			"If it stays, put the keys into a Secret with another name, and set spec.sshProxy.managed.hostKeysSecretRef to it"))
 	})
 })
 

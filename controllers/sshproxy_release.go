@@ -43,7 +43,7 @@ func (r *DstackServerReconciler) dropSSHProxy(ctx context.Context, p *pass) erro
 		p.wakeAfter(lookForPods)
 		return nil
 	}
-	return releaser{client: r.Client, applier: r.applier}.deleteSSHProxy(ctx, p.server, nil)
+	return r.releaser().deleteSSHProxy(ctx, p.server, nil)
 }
 
 // stillRelies says why the managed proxy is kept; an empty finding means that no
@@ -82,7 +82,7 @@ func (p *pass) stillRelies() status.Finding {
 // leftOfSSHProxy tells whether any object of a managed proxy is there.
 func (r *DstackServerReconciler) leftOfSSHProxy(ctx context.Context, server *v1alpha1.DstackServer) (bool, error) {
 	// Secrets last: they are not cached.
-	for _, o := range slices.Concat(sshProcesses(server), sshEntrances(server), sshSecrets(server)) {
+	for _, o := range slices.Concat(sshProcesses(server), sshEntrances(server), sshSecrets(server, nil)) {
 		reader := client.Reader(r.Client)
 		if _, secret := o.(*corev1.Secret); secret {
 			reader = r.Live
@@ -97,12 +97,11 @@ func (r *DstackServerReconciler) leftOfSSHProxy(ctx context.Context, server *v1a
 	return false, nil
 }
 
-// sshSecrets are the Secrets that the operator makes for a managed proxy.
-func sshSecrets(server *v1alpha1.DstackServer) []client.Object {
-	return []client.Object{
-		objectNamed(server, manifests.SSHTokenSecretName(server.Name), &corev1.Secret{}),
-		objectNamed(server, manifests.SSHHostKeysSecretName(server.Name), &corev1.Secret{}),
-	}
+// sshSecrets are the Secrets that the operator makes for a managed proxy, and those
+// copies that are of them.
+func sshSecrets(server *v1alpha1.DstackServer, made []string) []client.Object {
+	return append(secretAndCopies(server, manifests.SSHTokenSecretName(server.Name), made),
+		secretAndCopies(server, manifests.SSHHostKeysSecretName(server.Name), made)...)
 }
 
 // sshEntrances are by what its sessions come in and out.
@@ -135,15 +134,18 @@ func objectNamed(server *v1alpha1.DstackServer, name string, o client.Object) cl
 // these with the last of them.
 func (r releaser) deleteSSHProxy(ctx context.Context, server *v1alpha1.DstackServer, kept func(client.Object) bool) error {
 	var pods corev1.PodList
-	err := r.client.List(ctx, &pods, client.InNamespace(server.Namespace), client.MatchingLabels(manifests.SSHSelectorLabels(server.Name)))
-	if err != nil {
+	if err := r.client.List(ctx, &pods, client.InNamespace(server.Namespace), client.MatchingLabels(manifests.SSHSelectorLabels(server.Name))); err != nil {
 		return fmt.Errorf("list pods of the SSH proxy: %w", err)
 	}
 	var owners []metav1.OwnerReference
 	for _, pod := range workload.Live(pods.Items) {
 		owners = append(owners, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID})
 	}
-	for _, o := range slices.Concat(sshEntrances(server), sshSecrets(server)) {
+	made, err := recordedCopies(ctx, r.live, server)
+	if err != nil {
+		return err
+	}
+	for _, o := range slices.Concat(sshEntrances(server), sshSecrets(server, made)) {
 		switch {
 		case kept != nil && kept(o):
 			continue
@@ -168,7 +170,7 @@ func keptWhenDisabled(server *v1alpha1.DstackServer) func(client.Object) bool {
 	return func(o client.Object) bool {
 		_, secret := o.(*corev1.Secret)
 		_, service := o.(*corev1.Service)
-		return secret || service && o.GetName() == manifests.SSHProxyName(server.Name)
+		return secret && !isCopy(server, v1alpha1.SecretKeyReference{Name: o.GetName()}) || service && o.GetName() == manifests.SSHProxyName(server.Name)
 	}
 }
 

@@ -2,9 +2,6 @@ package controllers
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -22,7 +19,7 @@ import (
 var errSecretInvalid = errors.New("not usable")
 
 // readSSHToken reads the token that proxy and server share, and makes one where
-// the user names none. A digest of it could be guessed from where the token is
+// the user names none. A plain digest of it could be guessed from where the token is
 // the user's own, so it is made with a secret of ours.
 func (r *DstackServerReconciler) readSSHToken(ctx context.Context, p *pass) error {
 	ref := manifests.SSHTokenRef(p.server)
@@ -33,8 +30,20 @@ func (r *DstackServerReconciler) readSSHToken(ctx context.Context, p *pass) erro
 	if err := sshproxy.CheckToken(string(token)); err != nil {
 		return fmt.Errorf("the token in key %s of Secret %s %w: put another there: %w", ref.Key, ref.Name, err, errSecretInvalid)
 	}
-	p.ssh.token, p.ssh.tokenID = string(token), p.server.Name+"/"+keyedDigest(p.token, "ssh-token", token)
-	return nil
+	id := manifests.ValueID(p.secrets.key(), "ssh-token", token)
+	p.ssh.token, p.ssh.tokenID = string(token), p.server.Name+"/"+id
+	p.ssh.tokenRef, err = r.refForPods(ctx, p, ref, id, token)
+	return err
+}
+
+// refForPods is where pods find a secret value: in a copy of the operator's own Secret,
+// or in the user's.
+func (r *DstackServerReconciler) refForPods(ctx context.Context, p *pass, ref v1alpha1.SecretKeyReference, id string, value []byte) (v1alpha1.SecretKeyReference, error) {
+	if !ofOperators(p.server, ref) {
+		return ref, nil
+	}
+	name, err := r.copyOf(ctx, p, secretCopy{of: ref.Name, key: ref.Key, id: id, value: value, labels: manifests.SSHLabels(p.server)})
+	return v1alpha1.SecretKeyReference{Name: name, Key: ref.Key}, err
 }
 
 // readHostKeys reads the proxy's private host keys, and makes one where the user
@@ -49,26 +58,19 @@ func (r *DstackServerReconciler) readHostKeys(ctx context.Context, p *pass) erro
 	if err != nil {
 		return fmt.Errorf("in the host keys in key %s of Secret %s, %w: %w", ref.Key, ref.Name, err, errSecretInvalid)
 	}
-	p.ssh.hostKey, p.ssh.keysID = keys, keyedDigest(p.token, "host-keys", private)
-	p.facts.SSH.Fingerprints = keys.Fingerprints()
-	return nil
-}
-
-func keyedDigest(secret, what string, of []byte) string {
-	h := hmac.New(sha256.New, []byte(secret))
-	fmt.Fprintf(h, "%s\x00", what)
-	h.Write(of)
-	return hex.EncodeToString(h.Sum(nil))[:8]
+	p.ssh.hostKey, p.ssh.keysID = keys, manifests.ValueID(p.secrets.key(), "host-keys", private)
+	p.ssh.keysRef, err = r.refForPods(ctx, p, ref, p.ssh.keysID, private)
+	return err
 }
 
 // sshSecret reads one key of a Secret. One of the operator's own is made where
-// there is none, and never changed; the user's is only read.
+// there is none; the user's is only read.
 func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, generate func() ([]byte, error)) ([]byte, error) {
 	var secret corev1.Secret
-	ours := ofOperators(server, ref)
-	if ours && server.Spec.SSHProxy.Managed == nil {
-		return nil, fmt.Errorf("spec.sshProxy.external.tokenSecretRef names Secret %s, which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that: %w", ref.Name, errSecretInvalid)
+	if err := mayBeNamed(server, ref); err != nil {
+		return nil, err
 	}
+	ours := ofOperators(server, ref)
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: ref.Name}, &secret)
 	if err == nil && ours && len(secret.OwnerReferences) > 0 {
 		err = r.reclaim(ctx, &secret) // It was left to the pods of an earlier proxy.
@@ -88,9 +90,27 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 	}
 }
 
+// mayBeNamed says what is wrong with a Secret that the spec names although it goes at
+// a time of the operator's choosing.
+func mayBeNamed(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) error {
+	switch {
+	case isCopy(server, ref):
+		return fmt.Errorf("spec.sshProxy names Secret %s, a copy that the operator deletes when no pod reads it: leave the reference out, or put the value into another Secret and name that: %w", ref.Name, errSecretInvalid)
+	case ofOperators(server, ref) && server.Spec.SSHProxy.Managed == nil:
+		return fmt.Errorf("spec.sshProxy.external.tokenSecretRef names Secret %s, which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that: %w", ref.Name, errSecretInvalid)
+	}
+	return nil
+}
+
 // ofOperators tells whether a Secret has the name of one that the operator makes.
 func ofOperators(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) bool {
 	return ref.Name == manifests.SSHTokenSecretName(server.Name) || ref.Name == manifests.SSHHostKeysSecretName(server.Name)
+}
+
+// isCopy tells whether a Secret has the name of a copy of one that the operator makes.
+func isCopy(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) bool {
+	return workload.IsSecretCopy(ref.Name, manifests.SSHTokenSecretName(server.Name)) ||
+		workload.IsSecretCopy(ref.Name, manifests.SSHHostKeysSecretName(server.Name))
 }
 
 // retireOwnToken deletes the token of the operator's own once the user's is in use

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -12,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -43,10 +45,20 @@ func (w *world) sshProxiesUp() {
 	GinkgoHelper()
 	d := testkit.SetRolledOut(get(w, sshProxyName, &appsv1.Deployment{}))
 	Expect(api.Client.Status().Update(context.Background(), d)).To(Succeed())
-	for i := range 2 {
-		w.network.at(fmt.Sprintf("10.0.2.%d:30022", i+1), w.network.greet(sshBanner))
+	for i := range sshReplicas {
+		w.network.at(fmt.Sprintf("10.0.2.%d:30022", i+1), w.network.sshServer(sshBanner, w.hostKeysOf(d)))
 	}
-	w.endpointsOf(sshProxyName, "10.0.2.", 2)
+	w.endpointsOf(sshProxyName, "10.0.2.", sshReplicas)
+}
+
+// sshReplicas is how many proxies there are by default.
+const sshReplicas = 3
+
+// hostKeysOf are the host keys that pods of the SSH proxy's Deployment mount.
+func (w *world) hostKeysOf(d *appsv1.Deployment) []byte {
+	GinkgoHelper()
+	mounted := d.Spec.Template.Spec.Volumes[0].Secret
+	return get(w, mounted.SecretName, &corev1.Secret{}).Data[mounted.Items[0].Key]
 }
 
 // sshProxiesDown lets none of them answer any more.
@@ -137,7 +149,8 @@ var _ = Describe("The SSH proxy", func() {
 		By("a pod with another token")
 		process := w.rollSSH("isolation-ssh-main-token").setSSHToken("another")
 		w.settle()
-		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: a server pod has another token than the SSH proxy, so that it lets nobody in: waiting for the pod to be replaced"))
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: a server pod has another token than Secret isolation-ssh-main-token, so it accepts no login, and no rollout will replace it: " +
+			"restart it: kubectl -n NS rollout restart deployment dstack-server"))
 
 		By("a pod that found the token empty")
 		process.setSSHToken("")
@@ -193,6 +206,40 @@ var _ = Describe("The SSH proxy", func() {
 		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.SSHProxy.Managed.Address = "203.0.113.8" })
 		w.pass()
 		Expect(w.env(dstack.EnvServerSSHProxyAddress).Value).To(Equal("203.0.113.8:22"))
+	})
+
+	It("that runs out of memory is told of, each time", func() {
+		w, _, _ := closed(managedAt("ssh.example.com"))
+		now := w.clock.Now().Truncate(time.Second)
+		pod := testkit.PodOf(w.ns, "isolation-ssh-main-0", get(w, sshProxyName, &appsv1.Deployment{}).Spec.Template)
+		Expect(api.Client.Create(ctx, pod)).To(Succeed())
+		killed := func(after time.Duration) {
+			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+				Name: "ssh-proxy", RestartCount: 1, Image: "i", ImageID: "i",
+				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+					ExitCode: 137, Reason: "OOMKilled", FinishedAt: metav1.NewTime(now.Add(after)),
+				}},
+			}}
+			w.setStatus(pod)
+		}
+		const message = "1 of 1 SSH proxy pods were killed for lack of memory, which ended their sessions: raise spec.sshProxy.managed.resources.limits.memory"
+		w.events()
+		for _, after := range []time.Duration{0, time.Minute} {
+			killed(after)
+			w.settle()
+			Expect(w.condition("SSHProxyReady")).To(And(HavePrefix("SSHProxyReady=True Answering: "), HaveSuffix("; "+message)))
+			Expect(w.events()).To(Equal([]string{"Warning OutOfMemory " + message}), "once each time")
+			Expect(w.server().Status.SSHProxy.LastOutOfMemory.Time).To(BeTemporally("==", now.Add(after)))
+		}
+		w.restart()
+		w.settle()
+		Expect(w.events()).To(BeEmpty(), "another manager has nothing new to tell")
+
+		By("its pod is gone, and so is what the kubelet remembered")
+		w.end(pod.Name)
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).NotTo(ContainSubstring("memory"))
+		Expect(w.server().Status.SSHProxy.LastOutOfMemory.Time).To(BeTemporally("==", now.Add(time.Minute)))
 	})
 
 	It("follows a new token after the server", func() {

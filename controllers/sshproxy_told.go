@@ -56,7 +56,7 @@ func (p *pass) sshSettings() *manifests.SSHSettings {
 	enforced := p.effective.Plan.SSHEnforced
 	if p.ssh.answers && p.ssh.address != "" {
 		return &manifests.SSHSettings{TokenID: p.ssh.tokenID, SSHProxy: workload.SSHProxy{
-			Token: manifests.SSHTokenRef(p.server), Address: p.ssh.address, Enforced: enforced,
+			Token: p.ssh.tokenRef, Address: p.ssh.address, Enforced: enforced,
 		}}
 	}
 	if p.ssh.told == nil {

@@ -182,6 +182,13 @@ const (
 	// ReasonTokenMismatch: a server pod, or a process of a server that runs elsewhere,
 	// has another token than the proxy's Secret.
 	ReasonTokenMismatch = "TokenMismatch"
+	// ReasonHostKeyMismatch: an SSH proxy presents another host key than its Secret has.
+	// Restart the proxies. status.sshProxy.knownHosts never has a key that no proxy
+	// presents.
+	ReasonHostKeyMismatch = "HostKeyMismatch"
+	// ReasonOutOfMemory is the reason of an event, and of no condition: a replica of the
+	// SSH proxy was killed for lack of memory, which ended its sessions.
+	ReasonOutOfMemory = "OutOfMemory"
 	// ReasonNotEnforced: a server pod knows of no SSH proxy although it was told of
 	// one, or a process of a server that runs elsewhere was not told yet, so it lets
 	// users in past it.

@@ -1,5 +1,7 @@
 package v1alpha1
 
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 // SSHProxy is dstack's SSH proxy: where profiles deny hostSSH it is the only way
 // into jobs, and never leads to a host.
 //
@@ -111,10 +113,11 @@ type ManagedSSHProxy struct {
 	// +kubebuilder:validation:MaxItems=8
 	ImagePullSecrets []LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
-	// replicas of the proxy. Default: 2.
+	// replicas of the proxy. A replica that runs out of memory ends the sessions that it
+	// has, so more of them lose less at once. Default: 3.
 	//
 	// +optional
-	// +kubebuilder:default=2
+	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=2
 	// +kubebuilder:validation:Maximum=16
 	Replicas int32 `json:"replicas,omitempty"`
@@ -150,8 +153,9 @@ type ManagedSSHProxy struct {
 	// +optional
 	TokenSecretRef *SecretKeyReference `json:"tokenSecretRef,omitempty"`
 
-	// resources of each proxy pod. Default: requests of 20m CPU and 64Mi memory, a
-	// memory limit of 256Mi, and no CPU limit.
+	// resources of each proxy pod. The connections that users forward take memory there,
+	// and the proxy does not limit them. Default: requests of 50m CPU and 128Mi memory, a
+	// memory limit of 1Gi, and no CPU limit.
 	//
 	// +optional
 	Resources *ResourceRequirements `json:"resources,omitempty"`
@@ -182,7 +186,8 @@ type SSHProxyStatus struct {
 	// +kubebuilder:validation:MaxLength=259
 	Address string `json:"address,omitempty"`
 
-	// fingerprints of the host keys of a managed proxy, such as SHA256:….
+	// fingerprints of the host keys that every replica of a managed proxy presents, such
+	// as SHA256:….
 	//
 	// +optional
 	// +listType=atomic
@@ -198,4 +203,10 @@ type SSHProxyStatus struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:MaxLength=4096
 	KnownHosts []string `json:"knownHosts,omitempty"`
+
+	// lastOutOfMemory is when a replica of a managed proxy was last killed because it
+	// needed more memory than its limit. All sessions of that replica ended.
+	//
+	// +optional
+	LastOutOfMemory *metav1.Time `json:"lastOutOfMemory,omitempty"`
 }

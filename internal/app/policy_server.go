@@ -23,6 +23,7 @@ type policyServerFlags struct {
 	from              string
 	listen, health    string
 	tokenFile         string
+	earlierTokens     string
 	drainDelay        time.Duration
 	log               logFlags
 }
@@ -80,6 +81,7 @@ needs the token too. A connection without the right token ends with its answer.`
 	f.StringVar(&flags.listen, "listen", ":8080", "address for dstack's requests")
 	f.StringVar(&flags.health, "health-listen", ":8081", "address for probes and metrics")
 	f.StringVar(&flags.tokenFile, "token-file", "", "file with the bearer token that clients present; read again when it changes. A wrong token is always refused, and so is a missing one, except in a cluster while dstack's built-in rest_plugin is in use, which can send none")
+	f.StringVar(&flags.earlierTokens, "earlier-tokens", "", "folder with tokens that are accepted beside that of --token-file, one a file: for clients that were started before the token was changed")
 	f.DurationVar(&flags.drainDelay, "drain-delay", 5*time.Second, "how long requests are still answered after a signal to stop, while /readyz already says no")
 	flags.log.register(cmd, "decisions that allow")
 	return cmd
@@ -90,6 +92,9 @@ needs the token too. A connection without the right token ends with its answer.`
 func (f *policyServerFlags) validate() (types.NamespacedName, error) {
 	if f.drainDelay < 0 || f.drainDelay > time.Minute {
 		return types.NamespacedName{}, fmt.Errorf("--drain-delay %s must be between 0s and 1m", f.drainDelay)
+	}
+	if f.earlierTokens != "" && f.tokenFile == "" {
+		return types.NamespacedName{}, errors.New("--earlier-tokens needs --token-file: without it every request is accepted anyway")
 	}
 	return f.serverName()
 }
@@ -140,7 +145,7 @@ func runPolicyServer(cmd *cobra.Command, flags policyServerFlags) error {
 	defer health.Close()
 	server, err := policyserver.New(policyserver.Options{
 		Source: source, Listener: listener, HealthListener: health,
-		TokenFile: flags.tokenFile, DrainDelay: flags.drainDelay,
+		TokenFile: flags.tokenFile, EarlierTokens: flags.earlierTokens, DrainDelay: flags.drainDelay,
 		Version: Version, Log: log.WithName("policy-server"),
 	})
 	if err != nil {

@@ -26,6 +26,7 @@ func TestPolicyServerFlags(t *testing.T) {
 		"no folder":          {[]string{"--from", "/nonexistent", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"}, "folder /nonexistent: read folder: open .: no such file or directory"},
 		"listen":             {[]string{"--from", "x", "--listen", "nowhere"}, "--listen: listen tcp: address nowhere: missing port in address"},
 		"health listen":      {[]string{"--from", "x", "--listen", "127.0.0.1:0", "--health-listen", "nowhere"}, "--health-listen: listen tcp: address nowhere: missing port in address"},
+		"earlier tokens":     {[]string{"--from", "x", "--earlier-tokens", "y"}, "--earlier-tokens needs --token-file: without it every request is accepted anyway"},
 		"token file":         {[]string{"--from", "x", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--token-file", "/nonexistent"}, "read token file: open /nonexistent: no such file or directory"},
 		"argument":           {[]string{"x"}, `unknown command "x" for "policy-server"`},
 	} {

@@ -63,7 +63,8 @@ const (
 	// PortHealth is the port of the policy server's probes and metrics.
 	PortHealth = 8081
 
-	tokenDir = "/var/run/dstack-isolation/token"
+	tokenDir   = "/var/run/dstack-isolation/token"
+	earlierDir = "/var/run/dstack-isolation/earlier-tokens"
 )
 
 // PolicyServerName names the policy server's Deployment, Service,
@@ -72,7 +73,8 @@ const (
 // dstack would read them.
 func PolicyServerName(server string) string { return "isolation-policy-" + server }
 
-// TokenSecretName names the Secret that holds the policy server's token.
+// TokenSecretName names the Secret that holds the policy server's token. Pods read a
+// copy of it.
 func TokenSecretName(server string) string { return PolicyServerName(server) + "-token" }
 
 // StateName names the ConfigMap that tells the init container whether the

@@ -32,6 +32,11 @@ type Options struct {
 	ServiceAccount string
 	// TokenID changes with the policy server's token.
 	TokenID string
+	// TokenSecret names the Secret from which pods take that token. Empty means the one
+	// of TokenSecretName, for what no pod reads.
+	TokenSecret string
+	// EarlierTokens name Secrets with tokens that the policy server accepts too.
+	EarlierTokens []string
 }
 
 // Object is one object of the operator's own, applied with force.
@@ -114,6 +119,11 @@ func selector(s *metav1.LabelSelector) *metav1ac.LabelSelectorApplyConfiguration
 func policyDeployment(s *v1alpha1.DstackServer, o Options) *appsv1ac.DeploymentApplyConfiguration {
 	plugin := s.Spec.PolicyPlugin
 	labels := metav1ac.LabelSelector().WithMatchLabels(SelectorLabels(s.Name))
+	volumes := []*corev1ac.VolumeApplyConfiguration{corev1ac.Volume().WithName("token").
+		WithSecret(corev1ac.SecretVolumeSource().WithSecretName(o.tokenSecret(s)).WithDefaultMode(0o440))}
+	if len(o.EarlierTokens) > 0 {
+		volumes = append(volumes, earlierTokens(o.EarlierTokens))
+	}
 	pod := corev1ac.PodSpec().
 		WithServiceAccountName(o.ServiceAccount).
 		WithEnableServiceLinks(false).
@@ -122,8 +132,7 @@ func policyDeployment(s *v1alpha1.DstackServer, o Options) *appsv1ac.DeploymentA
 		WithTopologySpreadConstraints(corev1ac.TopologySpreadConstraint().
 			WithMaxSkew(1).WithTopologyKey(corev1.LabelHostname).
 			WithWhenUnsatisfiable(corev1.ScheduleAnyway).WithLabelSelector(labels)).
-		WithVolumes(corev1ac.Volume().WithName("token").
-			WithSecret(corev1ac.SecretVolumeSource().WithSecretName(TokenSecretName(s.Name)).WithDefaultMode(0o440))).
+		WithVolumes(volumes...).
 		WithContainers(policyContainer(s, o))
 	for _, ref := range plugin.ImagePullSecrets {
 		pod.WithImagePullSecrets(corev1ac.LocalObjectReference().WithName(ref.Name))
@@ -170,13 +179,28 @@ func policyContainer(s *v1alpha1.DstackServer, o Options) *corev1ac.ContainerApp
 			corev1ac.ContainerPort().WithName("health").WithContainerPort(PortHealth).WithProtocol(corev1.ProtocolTCP)).
 		WithReadinessProbe(probe("/readyz").WithPeriodSeconds(2).WithFailureThreshold(2)).
 		WithLivenessProbe(probe("/healthz").WithPeriodSeconds(10).WithFailureThreshold(6).WithInitialDelaySeconds(5)).
-		WithResources(resources(s.Spec.PolicyPlugin.Resources)).
+		WithResources(resourcesOr(s.Spec.PolicyPlugin.Resources, policyRequests, policyMemory)).
 		WithSecurityContext(hardened().WithReadOnlyRootFilesystem(true)).
 		WithVolumeMounts(corev1ac.VolumeMount().WithName("token").WithMountPath(tokenDir).WithReadOnly(true))
+	if len(o.EarlierTokens) > 0 {
+		c.WithArgs("--earlier-tokens=" + earlierDir).
+			WithVolumeMounts(corev1ac.VolumeMount().WithName("earlier-tokens").WithMountPath(earlierDir).WithReadOnly(true))
+	}
 	if o.ImagePullPolicy != "" {
 		c.WithImagePullPolicy(o.ImagePullPolicy)
 	}
 	return c
+}
+
+// earlierTokens has a file for each of the Secrets. One that is gone must not keep a
+// policy server from starting.
+func earlierTokens(secrets []string) *corev1ac.VolumeApplyConfiguration {
+	all := corev1ac.ProjectedVolumeSource().WithDefaultMode(0o440)
+	for _, name := range secrets {
+		all.WithSources(corev1ac.VolumeProjection().WithSecret(corev1ac.SecretProjection().WithName(name).WithOptional(true).
+			WithItems(corev1ac.KeyToPath().WithKey(TokenKey).WithPath(name))))
+	}
+	return corev1ac.Volume().WithName("earlier-tokens").WithProjected(all)
 }
 
 func probe(at string) *corev1ac.ProbeApplyConfiguration {
@@ -191,13 +215,17 @@ func hardened() *corev1ac.SecurityContextApplyConfiguration {
 		WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
 }
 
-func resources(r *v1alpha1.ResourceRequirements) *corev1ac.ResourceRequirementsApplyConfiguration {
+var (
+	policyRequests = corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+	}
+	policyMemory = resource.MustParse("256Mi")
+)
+
+// resourcesOr are those of the spec, else requests and a limit of memory.
+func resourcesOr(r *v1alpha1.ResourceRequirements, requests corev1.ResourceList, memory resource.Quantity) *corev1ac.ResourceRequirementsApplyConfiguration {
 	if r == nil {
-		return corev1ac.ResourceRequirements().
-			WithRequests(corev1.ResourceList{
-				corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
-			}).
-			WithLimits(corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")})
+		return corev1ac.ResourceRequirements().WithRequests(requests).WithLimits(corev1.ResourceList{corev1.ResourceMemory: memory})
 	}
 	ac := corev1ac.ResourceRequirements()
 	if len(r.Requests) > 0 {

@@ -191,7 +191,7 @@ func pluginPart(in SettingsInput, version pin) *PluginPart {
 	part.Env = append(part.Env,
 		envVar(dstack.EnvPolicyURL, policyURL(s)),
 		envVar(dstack.EnvServer, s.Namespace+"/"+s.Name),
-		secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
+		secretEnvVar(dstack.EnvToken, in.Options.tokenSecret(s), TokenKey))
 	if !pythonPathIsUsers(in.Container) {
 		part.Env = append(part.Env, envVar(dstack.EnvPythonPath, PluginDir))
 	}
@@ -243,7 +243,7 @@ func injectContainer(in SettingsInput, image string) *corev1ac.ContainerApplyCon
 		c.WithImagePullPolicy(in.Options.ImagePullPolicy)
 	}
 	if s.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST {
-		c.WithEnv(secretEnvVar(dstack.EnvToken, TokenSecretName(s.Name), TokenKey))
+		c.WithEnv(secretEnvVar(dstack.EnvToken, in.Options.tokenSecret(s), TokenKey))
 	}
 	return c.WithArgs(append(args, file[1:]...)...)
 }

@@ -7,6 +7,7 @@ import (
 	"path"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 const (
@@ -31,6 +33,16 @@ const (
 	// stopSeconds is what is left of the time for ending a pod after its sessions
 	// had theirs: the proxy ends at once when it is told to.
 	stopSeconds = 5
+)
+
+// The connections that users forward take memory in the proxy, about a megabyte each at
+// most, and the proxy does not limit how many they are: the request is for a hundred,
+// and the limit for a thousand.
+var (
+	sshRequests = corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
+	}
+	sshMemory = resource.MustParse("1Gi")
 )
 
 // SSHProxyName names the SSH proxy's Deployment, Service, PodDisruptionBudget
@@ -78,6 +90,14 @@ func SSHTokenRef(s *v1alpha1.DstackServer) v1alpha1.SecretKeyReference {
 		return e.TokenSecretRef
 	}
 	return refOr(s.Spec.SSHProxy.Managed.TokenSecretRef, own)
+}
+
+// IsSSHToken tells whether a Secret key has the SSH proxy's token, be it now or from
+// before it was changed in the operator's own Secret.
+func IsSSHToken(s *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) bool {
+	now := SSHTokenRef(s)
+	own := now.Name == SSHTokenSecretName(s.Name)
+	return ref == now || own && ref.Key == now.Key && workload.IsSecretCopy(ref.Name, now.Name)
 }
 
 // SSHHostKeysRef names the Secret key with a managed SSH proxy's host keys.
@@ -228,7 +248,7 @@ func sshContainer(s *v1alpha1.DstackServer, o SSHProxyOptions) *corev1ac.Contain
 		WithLivenessProbe(tcp().WithPeriodSeconds(10).WithFailureThreshold(6).WithInitialDelaySeconds(5)).
 		WithLifecycle(corev1ac.Lifecycle().WithPreStop(corev1ac.LifecycleHandler().
 			WithSleep(corev1ac.SleepAction().WithSeconds(int64(m.TerminationGracePeriodSeconds - stopSeconds))))).
-		WithResources(resources(m.Resources)).
+		WithResources(resourcesOr(m.Resources, sshRequests, sshMemory)).
 		WithSecurityContext(hardened().WithReadOnlyRootFilesystem(true)).
 		WithVolumeMounts(corev1ac.VolumeMount().WithName("host-keys").WithMountPath(hostKeysDir).WithReadOnly(true))
 }

@@ -29,6 +29,9 @@ type Options struct {
 	Listener, HealthListener net.Listener
 	// TokenFile holds the bearer token that clients present; empty for none.
 	TokenFile string
+	// EarlierTokens is a folder with tokens that are accepted too, one a file; empty
+	// for none.
+	EarlierTokens string
 	// DrainDelay is how long requests are still answered after /readyz began to
 	// say no, so that Services can take the address out first.
 	DrainDelay time.Duration
@@ -61,7 +64,7 @@ func New(options Options) (*Server, error) {
 	if options.Limits == (Limits{}) {
 		options.Limits = DefaultLimits()
 	}
-	token, err := openTokenFile(options.TokenFile, options.Log)
+	token, err := openTokenFile(options.TokenFile, options.EarlierTokens, options.Log)
 	if err != nil {
 		return nil, err
 	}

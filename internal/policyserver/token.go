@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -27,36 +29,66 @@ const maxTokenBytes = 4096
 // server without tokens.
 type tokenFile struct {
 	path string
-	log  logr.Logger
-	// digest of the current token; nil when the file holds none, and then no
-	// token is the right one.
-	digest atomic.Pointer[[sha256.Size]byte]
+	// earlier is a folder with tokens that are accepted too, one a file: clients that
+	// were started before a change of the token have no other. Empty for none.
+	earlier string
+	log     logr.Logger
+	// digests of the current token, which is the first, and of earlier ones; nil when
+	// the file holds none, and then no token is the right one.
+	digests atomic.Pointer[[]digest]
 }
+
+type digest = [sha256.Size]byte
 
 // openTokenFile reads the token for the first time. An empty path means no
 // tokens.
-func openTokenFile(path string, log logr.Logger) (*tokenFile, error) {
+func openTokenFile(path, earlier string, log logr.Logger) (*tokenFile, error) {
 	if path == "" {
 		return nil, nil
 	}
-	t := &tokenFile{path: path, log: log}
+	t := &tokenFile{path: path, earlier: earlier, log: log}
 	if err := t.load(); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-// load takes the token that the file holds now. When it holds none, no token is
-// accepted any more: whoever removed it meant that.
+// load takes the tokens that the files hold now. When the file of the current one
+// holds none, no token is accepted any more: whoever removed it meant that. A file
+// of an earlier one that cannot be read is none.
 func (t *tokenFile) load() error {
 	token, err := readToken(t.path)
 	if err != nil {
-		t.digest.Store(nil)
+		t.digests.Store(nil)
 		return fmt.Errorf("read token file: %w", err)
 	}
-	digest := sha256.Sum256(token)
-	t.digest.Store(&digest)
+	accepted := []digest{sha256.Sum256(token)}
+	for _, path := range t.earlierFiles() {
+		if token, err := readToken(path); err == nil {
+			accepted = append(accepted, sha256.Sum256(token))
+		}
+	}
+	t.digests.Store(&accepted)
 	return nil
+}
+
+// maxEarlierTokens bounds what each request is compared with.
+const maxEarlierTokens = 8
+
+// earlierFiles are the files in the folder of earlier tokens. The kubelet's own
+// entries, which lead to them, begin with a dot.
+func (t *tokenFile) earlierFiles() []string {
+	if t.earlier == "" {
+		return nil
+	}
+	entries, _ := os.ReadDir(t.earlier) // Sorted, so that the bound always leaves out the same.
+	var files []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") && len(files) < maxEarlierTokens {
+			files = append(files, filepath.Join(t.earlier, e.Name()))
+		}
+	}
+	return files
 }
 
 func readToken(path string) ([]byte, error) {
@@ -87,14 +119,14 @@ func (t *tokenFile) watch(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		before := t.digest.Load()
+		before := t.digests.Load()
 		err := t.load()
-		after := t.digest.Load()
+		after := t.digests.Load()
 		switch {
 		case err != nil && readable:
 			t.log.Error(err, "Lost the token, so that no token is accepted until there is one")
-		case err == nil && (before == nil || *before != *after):
-			t.log.Info("Read a new token")
+		case err == nil && (before == nil || !slices.Equal(*before, *after)):
+			t.log.Info("Read a new token", "earlierTokens", len(*after)-1)
 		}
 		readable = err == nil
 	}
@@ -102,9 +134,16 @@ func (t *tokenFile) watch(ctx context.Context) {
 
 // isRight compares in a time that does not depend on the token.
 func (t *tokenFile) isRight(presented string) bool {
-	want := t.digest.Load()
+	accepted := t.digests.Load()
+	if accepted == nil {
+		return false
+	}
 	got := sha256.Sum256([]byte(presented))
-	return want != nil && subtle.ConstantTimeCompare(got[:], want[:]) == 1
+	right := 0
+	for _, want := range *accepted {
+		right |= subtle.ConstantTimeCompare(got[:], want[:])
+	}
+	return right == 1
 }
 
 var (

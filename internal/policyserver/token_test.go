@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr"
+
 	"github.com/dstack-isolation/operator/internal/dstack"
 )
 
@@ -141,7 +143,7 @@ func TestTokenFileChanges(t *testing.T) {
 	path := writeToken(t, "first")
 	log, out := newLog(slog.LevelInfo)
 	synctest.Test(t, func(t *testing.T) {
-		token, err := openTokenFile(path, log)
+		token, err := openTokenFile(path, "", log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,5 +183,65 @@ func TestTokenFileChanges(t *testing.T) {
 		if got := strings.Count(out.String(), want); got != times {
 			t.Errorf("%q was logged %d times, want %d:\n%s", want, got, times, out)
 		}
+	}
+}
+
+// Clients that were started before a change have the earlier token, until the
+// manager has replaced them.
+func TestEarlierTokens(t *testing.T) {
+	dir := t.TempDir()
+	path := writeToken(t, "current")
+	put := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("isolation-policy-main-token-0f1e2d3c", "earlier\n")
+	put("isolation-policy-main-token-1f1e2d3c", "still-earlier")
+	put("empty", "")
+	put("..data", "hidden")
+	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for presented, want := range map[string]bool{
+		"current": true, "earlier": true, "still-earlier": true, "": false, "hidden": false, "other": false, "current earlier": false,
+	} {
+		token, err := openTokenFile(path, dir, logr.Discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := token.isRight(presented); got != want {
+			t.Errorf("token %q: got %v", presented, got)
+		}
+	}
+
+	token, err := openTokenFile(path, dir, logr.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(want error) {
+		t.Helper()
+		if err := token.load(); (err == nil) != (want == nil) {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	reload(nil)
+	if token.isRight("earlier") || !token.isRight("current") {
+		t.Error("an earlier token must not be accepted once its file is gone")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put("again", "earlier")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reload(os.ErrInvalid)
+	if token.isRight("earlier") {
+		t.Error("without a current token no earlier one may be accepted")
 	}
 }

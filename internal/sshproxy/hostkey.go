@@ -105,3 +105,50 @@ func (k HostKeys) KnownHosts(at Address) []string {
 	}
 	return out
 }
+
+// Types are the types of the keys.
+func (k HostKeys) Types() []string {
+	var out []string
+	for _, key := range k {
+		out = append(out, key.Type())
+	}
+	return out
+}
+
+// NotPresented says what speaks against the claim that a proxy presents these keys; ""
+// for nothing. Presented are the keys that it has proven to hold.
+func (k HostKeys) NotPresented(presented []ssh.PublicKey) string {
+	for _, want := range k {
+		i := slices.IndexFunc(presented, func(p ssh.PublicKey) bool { return p.Type() == want.Type() })
+		switch {
+		case i < 0:
+			return fmt.Sprintf("has no host key of type %s", want.Type())
+		case !bytes.Equal(presented[i].Marshal(), want.Marshal()):
+			return fmt.Sprintf("presents host key %s and not %s", ssh.FingerprintSHA256(presented[i]), ssh.FingerprintSHA256(want))
+		}
+	}
+	return ""
+}
+
+// Compare judges what proxies present, each its own list. Differs says how one of them
+// differs from the wanted keys; "" if none does. Stands is true while one of them still
+// presents the keys that were published.
+func Compare(want, published HostKeys, presented [][]ssh.PublicKey) (differs string, stands bool) {
+	for _, keys := range presented {
+		differs = cmp.Or(differs, want.NotPresented(keys))
+		stands = stands || published.NotPresented(keys) == ""
+	}
+	return differs, stands
+}
+
+// ParseKnownHosts reads the keys in lines that KnownHosts made; those of other lines
+// are left out.
+func ParseKnownHosts(lines []string) HostKeys {
+	var keys HostKeys
+	for _, line := range lines {
+		if _, _, key, _, _, err := ssh.ParseKnownHosts([]byte(line)); err == nil && rank(key) >= 0 {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}

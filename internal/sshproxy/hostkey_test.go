@@ -215,3 +215,84 @@ func FuzzParseHostKeys(f *testing.F) {
 		}
 	})
 }
+
+func publicKey(t *testing.T, key crypto.Signer) ssh.PublicKey {
+	t.Helper()
+	public, err := ssh.NewPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return public
+}
+
+func TestNotPresented(t *testing.T) {
+	elliptic, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ed, other, ec := publicKey(t, newED25519(t)), publicKey(t, newED25519(t)), publicKey(t, elliptic)
+	for name, tc := range map[string]struct {
+		keys      sshproxy.HostKeys
+		presented []ssh.PublicKey
+		want      string
+	}{
+		"the one":          {sshproxy.HostKeys{ed}, []ssh.PublicKey{ed}, ""},
+		"both":             {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ec, ed}, ""},
+		"more than wanted": {sshproxy.HostKeys{ed}, []ssh.PublicKey{ec, ed}, ""},
+		"none is wanted":   {nil, []ssh.PublicKey{ed}, ""},
+		"nothing":          {sshproxy.HostKeys{ed}, nil, "has no host key of type ssh-ed25519"},
+		"one of two":       {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ed}, "has no host key of type ecdsa-sha2-nistp256"},
+		"another": {
+			sshproxy.HostKeys{ed}, []ssh.PublicKey{other},
+			"presents host key " + ssh.FingerprintSHA256(other) + " and not " + ssh.FingerprintSHA256(ed),
+		},
+	} {
+		if got := tc.keys.NotPresented(tc.presented); got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+func TestKnownHostsAreReadAgain(t *testing.T) {
+	elliptic, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := sshproxy.HostKeys{publicKey(t, newED25519(t)), publicKey(t, elliptic)}
+	lines := keys.KnownHosts(sshproxy.Address{Host: "ssh.example.com", Port: 2222})
+	got := sshproxy.ParseKnownHosts(append([]string{"", "nonsense", "# a comment", "host ssh-dss AAAA"}, lines...))
+	if diff := cmp.Diff(keys.Fingerprints(), got.Fingerprints()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"ssh-ed25519", "ecdsa-sha2-nistp256"}, got.Types()); diff != "" {
+		t.Errorf("types (-want +got):\n%s", diff)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	former, now := publicKey(t, newED25519(t)), publicKey(t, newED25519(t))
+	both := func(keys ...ssh.PublicKey) (all [][]ssh.PublicKey) {
+		for _, k := range keys {
+			all = append(all, []ssh.PublicKey{k})
+		}
+		return all
+	}
+	differs := "presents host key " + ssh.FingerprintSHA256(former) + " and not " + ssh.FingerprintSHA256(now)
+	for name, tc := range map[string]struct {
+		published sshproxy.HostKeys
+		presented [][]ssh.PublicKey
+		differs   string
+		stands    bool
+	}{
+		"all have the new one":        {sshproxy.HostKeys{former}, both(now, now), "", false},
+		"none has the new one yet":    {sshproxy.HostKeys{former}, both(former, former), differs, true},
+		"one has":                     {sshproxy.HostKeys{former}, both(now, former), differs, true},
+		"none has, another was told":  {sshproxy.HostKeys{now}, both(former, former), differs, false},
+		"all have what was published": {sshproxy.HostKeys{now}, both(now, now), "", true},
+	} {
+		got, stands := sshproxy.Compare(sshproxy.HostKeys{now}, tc.published, tc.presented)
+		if got != tc.differs || stands != tc.stands {
+			t.Errorf("%s: got %q, %t, want %q, %t", name, got, stands, tc.differs, tc.stands)
+		}
+	}
+}

@@ -115,7 +115,7 @@ func (b *Server) RunAsUser(uid int64) *Server { b.o.Spec.PolicyPlugin.RunAsUser 
 func (b *Server) SSHProxy(p v1alpha1.SSHProxy) *Server {
 	if m := p.Managed; m != nil {
 		m.Image = cmp.Or(m.Image, "dstackai/sshproxy:0.0.2")
-		m.Replicas = cmp.Or(m.Replicas, 2)
+		m.Replicas = cmp.Or(m.Replicas, 3)
 		m.TerminationGracePeriodSeconds = cmp.Or(m.TerminationGracePeriodSeconds, 600)
 		m.Service.Type = cmp.Or(m.Service.Type, v1alpha1.SSHProxyLoadBalancer)
 		m.Service.Port = cmp.Or(m.Service.Port, 22)

@@ -50,7 +50,8 @@ func AnyHasOtherSSHToken(pods []corev1.Pod, server, but string) bool {
 // ReliesOn says how to tell the managed SSH proxy of a DstackServer from another.
 type ReliesOn struct {
 	// Server is the DstackServer's name, Secret that of the Secret which the operator
-	// makes for the token. Without a Server only the Secret counts.
+	// makes for the token, and by which its copies are known. Without a Server only the
+	// Secret counts.
 	Server, Secret string
 	// But is a proxy that pods may be told of instead; nil for none.
 	But *SSHProxy
@@ -71,7 +72,7 @@ func (r ReliesOn) relies(annotations map[string]string, pod *corev1.PodSpec) boo
 	for i := range pod.Containers {
 		c := &pod.Containers[i]
 		for _, e := range c.Env {
-			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && e.ValueFrom.SecretKeyRef.Name == r.Secret {
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && SecretOrCopy(e.ValueFrom.SecretKeyRef.Name, r.Secret) {
 				return true
 			}
 		}

@@ -86,7 +86,7 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		}).WithTimeout(time.Minute).WithPolling(50 * time.Millisecond).Should(Succeed())
 		s.kubectl("rollout", "status", "deployment/isolation-ssh-main", "--timeout=180s")
 		Eventually(func() ([]corev1.Pod, error) { return s.allPods(proxyPods) }).WithTimeout(time.Minute).Should(
-			HaveLen(2), "the pods that were replaced must be gone")
+			HaveLen(3), "the pods that were replaced must be gone")
 		held.expectHeld("a user's client meets the proxy with its one host key at all times")
 		Expect(session.ended()).To(BeTemporally(">=", told.Add(4*time.Second)), "sessions have the time that the spec gives them, but for its last five seconds")
 		Expect(s.dstackServer(Default, "main").Status.SSHProxy).To(Equal(status))
@@ -117,6 +117,8 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		s.waitReady("main")
 		Expect(s.serverPod().UID).To(Equal(server.UID), "the server must not restart for it")
 	})
+
+	rotationSpecs(s)
 
 	It("follows a token of the user's, the server first", func() {
 		s.isolate()
@@ -215,7 +217,7 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		s.expectNoRestarts()
 		secrets := []string{
 			string(s.secret("isolation-ssh-main-token", "token")), string(s.secret("isolation-policy-main-token", "token")),
-			string(s.secret("dstack-admin", "token")), strings.Split(string(s.secret("isolation-ssh-main-host-keys", "host-keys")), "\n")[1],
+			string(s.secret("isolation-seal-main", "key")), string(s.secret("dstack-admin", "token")), strings.Split(string(s.secret("isolation-ssh-main-host-keys", "host-keys")), "\n")[1],
 		}
 		log := s.kubectl("logs", "-l", "app.kubernetes.io/name=dstack-isolation", "--tail=-1", "--prefix", "--max-log-requests=20")
 		Expect(log).NotTo(BeEmpty())

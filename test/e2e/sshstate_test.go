@@ -17,6 +17,7 @@ import (
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 var sshVariables = []string{dstack.EnvSSHProxyAPIToken, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced}
@@ -201,9 +202,11 @@ func (s *site) proxyWithoutSecrets() string {
 		return err.Error()
 	}
 	for i := range proxies {
-		for name, o := range map[string]client.Object{
-			tokenSecret(&proxies[i].Spec): &corev1.Secret{}, "isolation-ssh-main-host-keys": &corev1.Secret{}, "isolation-ssh-main": &corev1.Service{},
-		} {
+		needs := map[string]client.Object{"isolation-ssh-main": &corev1.Service{}}
+		for _, name := range workload.Secrets(&proxies[i].Spec) {
+			needs[name] = &corev1.Secret{}
+		}
+		for name, o := range needs {
 			if err := cluster.Get(context.Background(), client.ObjectKey{Namespace: s.namespace, Name: name}, o); err == nil {
 				continue
 			}

@@ -562,7 +562,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: replicas
       type:
         scalar: numeric
-      default: 2
+      default: 3
     - name: resources
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.ResourceRequirements
@@ -826,6 +826,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: atomic
+    - name: lastOutOfMemory
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.dstack-isolation.operator.api.v1alpha1.SecretKeyReference
   map:
     fields:

@@ -15,7 +15,8 @@ type ManagedSSHProxyApplyConfiguration struct {
 	Image *string `json:"image,omitempty"`
 	// imagePullSecrets name the Secrets with which the image is pulled.
 	ImagePullSecrets []LocalObjectReferenceApplyConfiguration `json:"imagePullSecrets,omitempty"`
-	// replicas of the proxy. Default: 2.
+	// replicas of the proxy. A replica that runs out of memory ends the sessions that it
+	// has, so more of them lose less at once. Default: 3.
 	Replicas *int32 `json:"replicas,omitempty"`
 	// address at which users reach the proxy. It may be left out for a Service of
 	// type LoadBalancer: then it is the load balancer's first address, with the
@@ -35,8 +36,9 @@ type ManagedSSHProxyApplyConfiguration struct {
 	// is given the private keys of all of them. Default: one that is made once and
 	// kept in a Secret.
 	TokenSecretRef *SecretKeyReferenceApplyConfiguration `json:"tokenSecretRef,omitempty"`
-	// resources of each proxy pod. Default: requests of 20m CPU and 64Mi memory, a
-	// memory limit of 256Mi, and no CPU limit.
+	// resources of each proxy pod. The connections that users forward take memory there,
+	// and the proxy does not limit them. Default: requests of 50m CPU and 128Mi memory, a
+	// memory limit of 1Gi, and no CPU limit.
 	Resources *ResourceRequirementsApplyConfiguration `json:"resources,omitempty"`
 	// terminationGracePeriodSeconds is for how long a proxy pod that is being
 	// replaced keeps the sessions that it has. The proxy cuts them all when it is

@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
 // SSHProxyStatusApplyConfiguration represents a declarative configuration of the SSHProxyStatus type for use
 // with apply.
 //
@@ -9,11 +13,15 @@ package v1alpha1
 type SSHProxyStatusApplyConfiguration struct {
 	// address at which users reach the proxy, as HOST:PORT.
 	Address *string `json:"address,omitempty"`
-	// fingerprints of the host keys of a managed proxy, such as SHA256:….
+	// fingerprints of the host keys that every replica of a managed proxy presents, such
+	// as SHA256:….
 	Fingerprints []string `json:"fingerprints,omitempty"`
 	// knownHosts are the lines that users of a managed proxy add to their
 	// ~/.ssh/known_hosts. Without them dstack attach fails.
 	KnownHosts []string `json:"knownHosts,omitempty"`
+	// lastOutOfMemory is when a replica of a managed proxy was last killed because it
+	// needed more memory than its limit. All sessions of that replica ended.
+	LastOutOfMemory *v1.Time `json:"lastOutOfMemory,omitempty"`
 }
 
 // SSHProxyStatusApplyConfiguration constructs a declarative configuration of the SSHProxyStatus type for use with
@@ -47,5 +55,13 @@ func (b *SSHProxyStatusApplyConfiguration) WithKnownHosts(values ...string) *SSH
 	for i := range values {
 		b.KnownHosts = append(b.KnownHosts, values[i])
 	}
+	return b
+}
+
+// WithLastOutOfMemory sets the LastOutOfMemory field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LastOutOfMemory field is set to the value of the last call.
+func (b *SSHProxyStatusApplyConfiguration) WithLastOutOfMemory(value v1.Time) *SSHProxyStatusApplyConfiguration {
+	b.LastOutOfMemory = &value
 	return b
 }
