@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -28,8 +27,11 @@ type pass struct {
 	memory    *memory
 	workload  *workload.Workload
 	container *corev1.Container
-	// pods of the workload that may still run, terminating ones included.
-	pods      []corev1.Pod
+	// pods of the workload's own that may still run, terminating ones included.
+	pods []corev1.Pod
+	// matching are all pods with the workload's labels: its own, and such as are not
+	// known to be. They may rely on what the operator made, and get no secret.
+	matching  []corev1.Pod
 	effective *isolation.Effective
 	// token of the policy server.
 	token string
@@ -184,30 +186,4 @@ func readWorkload(ctx context.Context, reader client.Reader, server *v1alpha1.Ds
 		return nil, err
 	}
 	return workload.FromDeployment(&d), nil
-}
-
-// readPods finds the live pods of the workload and what they run with.
-func (r *DstackServerReconciler) readPods(ctx context.Context, p *pass) error {
-	return readPods(ctx, r.Client, p)
-}
-
-func readPods(ctx context.Context, reader client.Reader, p *pass) error {
-	selector, err := metav1.LabelSelectorAsSelector(p.workload.Selector)
-	if err != nil {
-		return fmt.Errorf("read the selector of %s: %w", p.workload, err)
-	}
-	var pods corev1.PodList
-	if err := reader.List(ctx, &pods, client.InNamespace(p.server.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
-		return fmt.Errorf("list pods of %s: %w", p.workload, err)
-	}
-	p.pods = workload.Live(pods.Items)
-	slices.SortFunc(p.pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
-	name := p.server.Spec.Workload.Container
-	if p.container != nil {
-		name = p.container.Name
-	}
-	running := workload.Running(p.pods, name, manifests.Endpoint(p.server))
-	p.countComing(&running)
-	p.facts.Running = &running
-	return nil
 }

@@ -25,14 +25,14 @@ import (
 // wants: server-side apply does not take them out, because somebody else put them
 // there.
 type remains struct {
-	annotations, volumes []string
+	annotations, labels, volumes []string
 	// env and mounts by the name of their container.
 	env, mounts map[string][]string
 	inject      bool
 }
 
 func (r remains) empty() bool {
-	return len(r.annotations)+len(r.volumes)+len(r.env)+len(r.mounts) == 0 && !r.inject
+	return len(r.annotations)+len(r.labels)+len(r.volumes)+len(r.env)+len(r.mounts) == 0 && !r.inject
 }
 
 // remains finds what a rollback has put back beside what is wanted; nil wants
@@ -47,6 +47,9 @@ func (u *undoing) remains(w *workload.Workload, wanted *manifests.Intent) remain
 		if strings.HasPrefix(key, v1alpha1.Group+"/") && !has["annotation "+key] {
 			r.annotations = append(r.annotations, key)
 		}
+	}
+	if key := workload.LabelServerPod; w.Template.Labels[key] != "" && !has["label "+key] {
+		r.labels = append(r.labels, key)
 	}
 	for i := range w.Template.Spec.Volumes {
 		if v := w.Template.Spec.Volumes[i].Name; volumeOfOurs(v) && !has["volume "+v] {
@@ -121,9 +124,12 @@ func (r remains) patch(w *workload.Workload) map[string]any {
 		}
 		return all
 	}
-	annotations := map[string]any{}
-	for _, key := range r.annotations {
-		annotations[key] = nil
+	absent := func(keys []string) map[string]any {
+		all := map[string]any{}
+		for _, key := range keys {
+			all[key] = nil
+		}
+		return all
 	}
 	var containers []any
 	for i := range w.Template.Spec.Containers {
@@ -139,9 +145,10 @@ func (r remains) patch(w *workload.Workload) map[string]any {
 	if r.inject {
 		spec["initContainers"] = gone("name", []string{workload.InjectContainer})
 	}
+	metadata := map[string]any{"annotations": absent(r.annotations), "labels": absent(r.labels)}
 	return map[string]any{
 		"metadata": map[string]any{"uid": w.Meta.UID},
-		"spec":     map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": annotations}, "spec": spec}},
+		"spec":     map[string]any{"template": map[string]any{"metadata": metadata, "spec": spec}},
 	}
 }
 

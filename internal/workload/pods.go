@@ -107,6 +107,21 @@ func AnyUses(pods []corev1.Pod, at Endpoint) bool {
 	})
 }
 
+// AnyUnlabelled tells whether any pod that asks the policy server, or is told of an
+// SSH proxy, lacks the label by which it would be selected: it was made by an earlier
+// version, or its manifest does not have the label.
+func AnyUnlabelled(pods []corev1.Pod, server string, at Endpoint) bool {
+	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		if pod.Labels[LabelServerPod] == server {
+			return false
+		}
+		return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+			_, told := LiveSSHProxy(&c)
+			return told || delivery(&pod, &c, at) != ""
+		})
+	})
+}
+
 func is(c *corev1.Container, name, value string) bool {
 	v := Lookup(c, name)
 	return v.Known && v.Set && v.Value == value
