@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
-	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/observe"
@@ -128,13 +127,12 @@ func (p *pass) judge() status.Finding {
 		return status.Stuck(v1alpha1.ReasonContainerNotFound, err.Error())
 	}
 	p.container = c
-	switch dir := workload.Lookup(c, dstack.EnvServerDir); {
-	case dir.Set && !dir.Known:
-		return status.Stuck(v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
-			"container %s takes %s from elsewhere, so it cannot be compared with spec.serverDir: write the directory as the variable's value", c.Name, dstack.EnvServerDir))
-	case dir.Set && dir.Value != manifests.ServerDir(p.server):
-		return status.Stuck(v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
-			"container %s sets %s, but spec.serverDir is %s: set spec.serverDir to the same directory", c.Name, dstack.EnvServerDir, manifests.ServerDir(p.server)))
+	problem, doubt := workload.ServerDirProblem(&p.workload.Template.Spec, c, manifests.ServerDir(p.server))
+	if problem != "" {
+		return status.Stuck(v1alpha1.ReasonInvalidSpec, problem)
+	}
+	if doubt != "" {
+		p.warn("%s", doubt)
 	}
 	return status.OK(v1alpha1.ReasonAccepted, fmt.Sprintf("%s runs dstack in container %s", p.workload, c.Name))
 }

@@ -191,9 +191,9 @@ var worlds = map[string]world{
 	"network-mode-2":                          {mode: 2},
 	"network-mode-3":                          {mode: 3},
 	"users-pythonpath":                        {pod: testkit.MakeServerPod().Data().Env("PYTHONPATH", "/app:/opt/dstack-isolation")},
-	"run-as-spec":                             {server: testkit.MakeServer("main").RunAsUser(3000), pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
-	"run-as-container":                        {pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
-	"run-as-pod":                              {pod: security(nil, nil, nil, ptr.To[int64](2000))},
+	"run-as-spec":                             {server: testkit.MakeServer("main").RunAsUser(3000), pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000)).Env("DSTACK_SERVER_DIR", "/root/.dstack/server")},
+	"run-as-container":                        {pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000)).Env("DSTACK_SERVER_DIR", "/root/.dstack/server")},
+	"run-as-pod":                              {pod: security(nil, nil, nil, ptr.To[int64](2000)).Env("DSTACK_SERVER_DIR", "/root/.dstack/server")},
 	"run-as-pod-non-root":                     {pod: security(nil, ptr.To(true), nil, nil)},
 	"run-as-container-root-in-a-non-root-pod": {pod: security(ptr.To(false), ptr.To(true), ptr.To[int64](0), nil)},
 }

@@ -73,7 +73,7 @@ func TestServerToTheLetter(t *testing.T) {
 				f.Settings = ours.Stuck(v1alpha1.ReasonSettingHidden, "remove the key")
 			},
 			"Ready=False/SettingHidden: remove the key",
-			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server takes a variable from another object that the operator decides about: see SettingsApplied of DstackServer main",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server may not have a setting as the operator wrote it: see SettingsApplied of DstackServer main",
 		},
 		"config.yml may have lost the plugin": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
