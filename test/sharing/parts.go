@@ -194,7 +194,8 @@ func itemPaths(intent manifests.Intent, manifest *unstructured.Unstructured) []s
 	GinkgoHelper()
 	const spec = ".spec.template.spec."
 	server := spec + `containers[name="` + intent.Container + `"]`
-	paths := []string{".spec.template.metadata.annotations." + v1alpha1.Group + "/", spec + `initContainers[name="` + *intent.Plugin.Init.Name + `"]`}
+	const template = ".spec.template.metadata."
+	paths := []string{template + "annotations." + v1alpha1.Group + "/", template + "labels." + v1alpha1.Group + "/", spec + `initContainers[name="` + *intent.Plugin.Init.Name + `"]`}
 	for _, name := range volumeNames(intent) {
 		paths = append(paths, spec+`volumes[name="`+name+`"]`)
 	}
