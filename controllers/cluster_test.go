@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -120,16 +121,21 @@ func (w *world) made(pod *corev1.Pod) *corev1.Pod {
 	return testkit.MadeBy(pod, w.replicaSet())
 }
 
-// replicaSet is the ReplicaSet of the Deployment's present template.
+// replicaSet is the ReplicaSet of the Deployment's present template. One of an earlier
+// Deployment goes with that.
 func (w *world) replicaSet() *appsv1.ReplicaSet {
 	GinkgoHelper()
-	set := testkit.ReplicaSetOf(w.deployment())
+	d := w.deployment()
+	set := testkit.ReplicaSetOf(d)
 	live := &appsv1.ReplicaSet{}
 	err := api.Client.Get(context.Background(), w.key(set.Name), live)
-	if err == nil {
+	if err == nil && metav1.IsControlledBy(live, d) {
 		return live
 	}
 	Expect(client.IgnoreNotFound(err)).To(Succeed())
+	if err == nil {
+		Expect(api.Client.Delete(context.Background(), live)).To(Succeed())
+	}
 	set.UID = ""
 	Expect(api.Client.Create(context.Background(), set)).To(Succeed())
 	return set

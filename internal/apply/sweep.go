@@ -43,14 +43,8 @@ func (u *undoing) remains(w *workload.Workload, wanted *manifests.Intent) remain
 		return r
 	}
 	has := wantedItems(wanted)
-	for key := range w.Template.Annotations {
-		if strings.HasPrefix(key, v1alpha1.Group+"/") && !has["annotation "+key] {
-			r.annotations = append(r.annotations, key)
-		}
-	}
-	if key := workload.LabelServerPod; w.Template.Labels[key] != "" && !has["label "+key] {
-		r.labels = append(r.labels, key)
-	}
+	r.annotations = unwanted(w.Template.Annotations, "annotation ", has)
+	r.labels = unwanted(w.Template.Labels, "label ", has)
 	for i := range w.Template.Spec.Volumes {
 		if v := w.Template.Spec.Volumes[i].Name; volumeOfOurs(v) && !has["volume "+v] {
 			r.volumes = append(r.volumes, v)
@@ -66,6 +60,17 @@ func (u *undoing) remains(w *workload.Workload, wanted *manifests.Intent) remain
 		}
 	}
 	return r
+}
+
+// unwanted are the keys of the operator's own that are not wanted.
+func unwanted(live map[string]string, kind string, has map[string]bool) []string {
+	var keys []string
+	for key := range live {
+		if strings.HasPrefix(key, v1alpha1.Group+"/") && !has[kind+key] {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // wantedItems are the names of an intent's items.

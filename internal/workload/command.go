@@ -81,8 +81,8 @@ func (c command) afresh() string {
 		if n := slices.IndexFunc(options, func(o string) bool { return !strings.HasPrefix(o, "-") }); n >= 0 {
 			options = options[:n]
 		}
-		has := func(any ...string) bool {
-			return slices.ContainsFunc(options, func(o string) bool { return slices.Contains(any, o) })
+		has := func(names ...string) bool {
+			return slices.ContainsFunc(options, func(o string) bool { return slices.Contains(names, o) })
 		}
 		switch program := path.Base(word); {
 		case program == "env" && has("-i", "-", "--ignore-environment"),
