@@ -33,16 +33,14 @@ func ServerDirProblem(pod *corev1.PodSpec, c *corev1.Container, serverDir string
 	case dir.Set:
 		return "", ""
 	}
-	home := Lookup(c, dstack.EnvHome)
-	used := path.Join(home.Value, belowHome)
-	switch {
+	switch home := Lookup(c, dstack.EnvHome); {
 	case !home.Set || home.Known && home.Value == "":
 		return userProblem(pod, c, serverDir)
 	case !home.Known || !path.IsAbs(home.Value):
 		return fmt.Sprintf("%s takes HOME from elsewhere, so dstack's directory cannot be compared with spec.serverDir: %s to the directory", who(c, dstack.EnvHome), sayDir(c)), ""
-	case used != serverDir:
-		return fmt.Sprintf("%s sets HOME to %s, so dstack uses %s, but spec.serverDir is %s: set spec.serverDir to %s, or %s to %s",
-			who(c, dstack.EnvHome), home.Value, used, serverDir, used, sayDir(c), serverDir), ""
+	case path.Join(home.Value, belowHome) != serverDir:
+		return fmt.Sprintf("%s sets HOME, and dstack's directory is %s in it, but spec.serverDir is %s: set spec.serverDir to that directory, or %s to spec.serverDir",
+			who(c, dstack.EnvHome), belowHome, serverDir, sayDir(c)), ""
 	}
 	return "", ""
 }

@@ -30,7 +30,7 @@ func TestServerDirProblem(t *testing.T) {
 		line   = "the command of container server sets DSTACK_SERVER_DIR, but spec.serverDir is /root/.dstack/server: set spec.serverDir to the same directory"
 		hidden = "container server takes DSTACK_SERVER_DIR from elsewhere, so it cannot be compared with spec.serverDir: write the directory as the variable's value"
 		unread = "the command of container server takes DSTACK_SERVER_DIR from elsewhere, so it cannot be compared with spec.serverDir: write the directory as the variable's value"
-		home   = "container server sets HOME to /data, so dstack uses /data/.dstack/server, but spec.serverDir is /root/.dstack/server: set spec.serverDir to /data/.dstack/server, or set variable DSTACK_SERVER_DIR in container server to /root/.dstack/server"
+		home   = "container server sets HOME, and dstack's directory is .dstack/server in it, but spec.serverDir is /root/.dstack/server: set spec.serverDir to that directory, or set variable DSTACK_SERVER_DIR in container server to spec.serverDir"
 		user   = "container server runs as user 1000, whose home is not /root, so dstack does not use spec.serverDir /root/.dstack/server: set variable DSTACK_SERVER_DIR in container server and spec.serverDir to the same directory"
 	)
 	cases := map[string]struct {
