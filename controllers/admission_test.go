@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/testkit"
 )
 
@@ -45,7 +46,7 @@ func (w *world) refusePods(message string) {
 
 // restricted is a server that the strictest standard admits.
 func restricted() *testkit.ServerPod {
-	return testkit.MakeServerPod().Data().With(func(t *corev1.PodTemplateSpec) {
+	return testkit.MakeServerPod().Data().Env(dstack.EnvServerDir, "/root/.dstack/server").With(func(t *corev1.PodTemplateSpec) {
 		t.Spec.SecurityContext = &corev1.PodSecurityContext{
 			RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](1000), FSGroup: ptr.To[int64](1000),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},

@@ -287,6 +287,8 @@ func (p *pass) why(name string) string {
 		return "the token of the SSH proxy, which the server reads at its start"
 	case dstack.EnvToken, "annotation " + manifests.AnnotationTokenID:
 		return "the token of the policy server, which the server reads at its start"
+	case "label " + workload.LabelServerPod:
+		return "how Services and NetworkPolicies of the operator select the server's pods"
 	case "initContainer " + workload.InjectContainer:
 		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from; or the token of the policy server"
 	default:

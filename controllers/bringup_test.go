@@ -168,8 +168,8 @@ var _ = Describe("Bringing a server up", func() {
 			Pods: 2, PolicyPods: 2, NetworkMode: 1, Deliveries: []v1alpha1.Delivery{v1alpha1.DeliveryPython},
 		}))
 
-		By("one that somebody starts by hand without the settings")
-		pod := testkit.MakeServerPod().Namespace(w.ns).Pod("by-hand")
+		By("one that was made before the settings")
+		pod := w.made(testkit.MakeServerPod().Namespace(w.ns).Pod("from-before"))
 		w.create(pod)
 		w.pass()
 		Expect(w.server().Status.Running).To(Equal(&v1alpha1.RunningSettings{

@@ -77,7 +77,7 @@ func (c *Cleanup) announce(ctx context.Context, s *v1alpha1.DstackServer) {
 	}
 	profiles, err := c.profiles(ctx)
 	if err == nil {
-		err = readPods(ctx, c.client, p)
+		err = readers{c.client, c.client}.pods(ctx, p)
 	}
 	if err != nil {
 		log.Error(err, "Could not find out all that a release exposes")

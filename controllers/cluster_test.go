@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -104,10 +105,40 @@ func (w *world) template() corev1.PodTemplateSpec {
 // template, and the scheduler: a pod on a node ends only when its kubelet says so.
 func (w *world) startPod(name string) *corev1.Pod {
 	GinkgoHelper()
-	pod := testkit.PodOf(w.ns, name, w.template())
+	pod := w.made(testkit.PodOf(w.ns, name, w.template()))
 	pod.Spec.NodeName = "node"
 	Expect(api.Client.Create(context.Background(), pod)).To(Succeed())
 	return pod
+}
+
+// made lets a pod be as the controllers of the workload make it, of a ReplicaSet of
+// the present template where the workload is a Deployment.
+func (w *world) made(pod *corev1.Pod) *corev1.Pod {
+	GinkgoHelper()
+	if w.server().Spec.Workload.Kind == v1alpha1.WorkloadStatefulSet {
+		return testkit.MadeBy(pod, w.statefulSet())
+	}
+	return testkit.MadeBy(pod, w.replicaSet())
+}
+
+// replicaSet is the ReplicaSet of the Deployment's present template. One of an earlier
+// Deployment goes with that.
+func (w *world) replicaSet() *appsv1.ReplicaSet {
+	GinkgoHelper()
+	d := w.deployment()
+	set := testkit.ReplicaSetOf(d)
+	live := &appsv1.ReplicaSet{}
+	err := api.Client.Get(context.Background(), w.key(set.Name), live)
+	if err == nil && metav1.IsControlledBy(live, d) {
+		return live
+	}
+	Expect(client.IgnoreNotFound(err)).To(Succeed())
+	if err == nil {
+		Expect(api.Client.Delete(context.Background(), live)).To(Succeed())
+	}
+	set.UID = ""
+	Expect(api.Client.Create(context.Background(), set)).To(Succeed())
+	return set
 }
 
 // setStatus writes what the kubelet says of a pod.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -55,11 +57,31 @@ func (r *DstackServerReconciler) lookAtConfig(ctx context.Context, p *pass) erro
 	}
 	p.wakeAfter(readConfigEvery - now.Sub(config.at))
 	p.clash = config.clash
+	if config.clash.Reason == "" {
+		p.clash = p.restartedWithout()
+	}
 	if config.clash.Reason == "" && config.changes {
 		p.warn("volume %q is mounted at exactly %s, so that file is checked when a pod starts and never later: a container that restarts in its pod may read a changed one. "+
 			"Take its content from a ConfigMap or Secret with immutable: true, of a new name for each version", file.Volume, configPath(p.server))
 	}
 	return nil
+}
+
+// restartedWithout says of a file that has got its line back that a container started
+// anew while it was gone, and may have read it so. When it went is known to as much as
+// the file is read.
+func (p *pass) restartedWithout() status.Finding {
+	was := meta.FindStatusCondition(p.server.Status.Conditions, v1alpha1.ConditionSettingsApplied)
+	if was == nil || was.Reason != v1alpha1.ReasonConfigMountClash {
+		return status.Finding{}
+	}
+	pod := workload.RestartedInPod(p.pods, p.container.Name, was.LastTransitionTime.Add(-2*readConfigEvery))
+	if pod == "" {
+		return status.Finding{}
+	}
+	return status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
+		"container %s of pod %s restarted while %s may not have named the plugin: restart the pods (kubectl -n %s rollout restart %s/%s)",
+		p.container.Name, pod, configPath(p.server), p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name))
 }
 
 func configPath(s *v1alpha1.DstackServer) string {

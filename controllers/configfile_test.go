@@ -156,6 +156,58 @@ var _ = Describe("A config.yml that a volume is mounted at as a whole", func() {
 		Expect(w.injected()).To(BeFalse())
 	})
 
+	for kind, mounted := range map[string]struct {
+		pod  *testkit.ServerPod
+		file func(string) client.Object
+		edit func(w *world, content string)
+	}{
+		"ConfigMap": {mountedAt(ofConfigMap(), "config.yml"), func(content string) client.Object { return configMap(content) }, func(w *world, content string) {
+			change(w, configIn(w), func(c *corev1.ConfigMap) { c.Data["config.yml"] = content })
+		}},
+		"Secret": {mountedAt(ofSecret(), "config.yml"), func(content string) client.Object { return configSecret(content) }, func(w *world, content string) {
+			change(w, secretIn(w, "dstack-config"), func(s *corev1.Secret) { s.Data["server"] = []byte(content) })
+		}},
+	} {
+		It("of a "+kind+" that loses its line makes profiles not Ready within a minute, and back", func() {
+			w := stock(testkit.MakeServer("main"), mounted.pod, mounted.file(namedBoth), testkit.MakeProfile("research").AllowHostSSH().Obj())
+			w.bringUp()
+			Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
+
+			By("its line is misspelt")
+			mounted.edit(w, strings.ReplaceAll(namedBoth, "dstack_isolation", "dstack-isolation"))
+			w.later()
+			const why = "the server's config.yml may not name the plugin: see SettingsApplied of DstackServer main"
+			Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False ConfigMountClash: "))
+			Expect(w.conditionOf(w.profile("research"), "Ready")).To(Equal("Ready=False SettingsNotRunning: " + why))
+			Expect(w.condition("UnmatchedProjectsCovered")).To(Equal("UnmatchedProjectsCovered=False SettingsNotRunning: " + why))
+
+			By("it is written as it was")
+			mounted.edit(w, namedBoth)
+			w.later()
+			w.settle()
+			Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+			Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
+		})
+	}
+
+	It("that got its line back is not believed for a container that started without", func() {
+		w := stock(testkit.MakeServer("main"), mountedAt(ofConfigMap(), "config.yml"), configMap(namedBoth), testkit.MakeProfile("research").AllowHostSSH().Obj())
+		w.bringUp()
+		change(w, configIn(w), func(c *corev1.ConfigMap) { c.Data["config.yml"] = notNamed })
+		w.later()
+		pod := get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.ContainerStatuses[0].RestartCount = 1
+		pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(w.clock.Now())
+		w.setStatus(pod)
+		change(w, configIn(w), func(c *corev1.ConfigMap) { c.Data["config.yml"] = namedBoth })
+		w.later()
+		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ConfigMountClash: container server of pod dstack-server-0 restarted while /root/.dstack/server/config.yml may not have named the plugin: restart the pods (kubectl -n NS rollout restart deployment/dstack-server)"))
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=False SettingsNotRunning: "))
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
+	})
+
 	It("of a Secret is read by name, with nothing of it told", func() {
 		w := lacking(testkit.MakeServer("main"), mountedAt(ofSecret(), "config.yml"), configSecret(notNamed))
 		var secret corev1.Secret

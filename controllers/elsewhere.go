@@ -61,12 +61,22 @@ func (p *pass) claimed(owner string) status.Finding {
 	return status.Stuck(v1alpha1.ReasonWorkloadClaimed, fmt.Sprintf("%s belongs to DstackServer %s, which is older: delete one of the two", what, owner))
 }
 
-// serverPods selects the pods of the server; nil for one that runs elsewhere.
-func (p *pass) serverPods() *metav1.LabelSelector {
-	if p.workload == nil {
+// unlabelled selects the server's pods by the workload's own labels, while one of them
+// needs the operator's Services and lacks their label; nil when none does.
+func (p *pass) unlabelled() *metav1.LabelSelector {
+	if p.workload == nil || !workload.AnyUnlabelled(p.pods, p.server.Name, manifests.Endpoint(p.server)) {
 		return nil
 	}
 	return p.workload.Selector
+}
+
+// unlabelledForTokens is unlabelled for a Service that tokens are sent to: nothing is
+// sent by labels that a foreign pod has too.
+func (p *pass) unlabelledForTokens() *metav1.LabelSelector {
+	if p.foreign {
+		return nil
+	}
+	return p.unlabelled()
 }
 
 // showElsewhere shows what every process of the server needs. It cannot be seen

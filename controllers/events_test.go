@@ -23,6 +23,7 @@ var _ = Describe("Events", func() {
 			"Normal Accepted Accepted is True: Deployment NS/dstack-server runs dstack in container server",
 			"Normal RollingOut PolicyPluginReady is False: " + starting,
 			"Normal WaitingForPolicyServers SettingsApplied is False: the server is told to ask the policy server once every replica of it is ready",
+			"Normal Owned PodsOwned is True: all pods with the labels of Deployment NS/dstack-server are its own",
 			"Normal Connected Connected is True: all 1 server pods answer; dstack 0.22.5",
 			"Normal PolicyServersNotReady UnmatchedProjectsCovered is False: waiting for every policy server to decide by policy revision REV",
 			"Normal Accepted Accepted is True: the profile is valid and its server exists",

@@ -19,7 +19,7 @@ import (
 )
 
 // managed are the variables that the operator sets, or that must be as it knows them.
-var managed = append(manifests.Variables(), dstack.EnvConfigDisabled, dstack.EnvServerDir)
+var managed = append(manifests.Variables(), dstack.EnvConfigDisabled, dstack.EnvServerDir, dstack.EnvHome)
 
 // hidden is a managed variable that a container takes from another object by
 // envFrom.
@@ -47,6 +47,8 @@ func (r *DstackServerReconciler) readHidden(ctx context.Context, p *pass) error 
 		}
 		for _, key := range keys {
 			switch name := from.Prefix + key; {
+			case name == dstack.EnvHome && workload.Lookup(p.container, dstack.EnvServerDir).Set:
+				// Then dstack does not look for its directory there.
 			case slices.Contains(managed, name):
 				p.hidden = append(p.hidden, hidden{variable: name, source: fmt.Sprintf("key %s of %s", key, what)})
 			case name == dstack.EnvDatabaseURL:
@@ -142,6 +144,9 @@ func (p *pass) hiddenObstacle() status.Finding {
 		case dstack.EnvServerDir:
 			return status.Stuck(v1alpha1.ReasonSettingHidden, fmt.Sprintf(
 				"container %s takes %s from %s by envFrom, so it cannot be compared with spec.serverDir: write the directory as a variable of the container", p.container.Name, h.variable, h.source))
+		case dstack.EnvHome:
+			return status.Stuck(v1alpha1.ReasonSettingHidden, fmt.Sprintf(
+				"container %s takes HOME from %s by envFrom, so dstack's directory cannot be compared with spec.serverDir: set variable %s in the container", p.container.Name, h.source, dstack.EnvServerDir))
 		}
 	}
 	return status.Finding{}
@@ -158,7 +163,7 @@ func (p *pass) hiddenSetting() status.Finding {
 			return p.startedWithHidden(h)
 		}
 		switch h.variable {
-		case dstack.EnvConfigDisabled, dstack.EnvPythonPath, dstack.EnvServerDir:
+		case dstack.EnvConfigDisabled, dstack.EnvPythonPath, dstack.EnvServerDir, dstack.EnvHome:
 		default:
 			return status.Stuck(v1alpha1.ReasonSettingHidden, fmt.Sprintf(
 				"container %s takes %s from %s by envFrom, and the operator decides about it: remove the key", p.container.Name, h.variable, h.source))

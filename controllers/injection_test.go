@@ -42,7 +42,7 @@ func (w *world) startStateful() *corev1.Pod {
 
 func (w *world) startOrdinal(name string) *corev1.Pod {
 	GinkgoHelper()
-	pod := testkit.PodOf(w.ns, name, w.template())
+	pod := w.made(testkit.PodOf(w.ns, name, w.template()))
 	pod.Spec.NodeName = "node"
 	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data-" + name},

@@ -86,7 +86,7 @@ func (m *mortal) rollWorkload() bool {
 		return false
 	}
 	m.end(name)
-	pod := testkit.PodOf(m.ns, name, *w.Template)
+	pod := m.made(testkit.PodOf(m.ns, name, *w.Template))
 	pod.Spec.NodeName = "node"
 	Expect(api.Client.Create(context.Background(), pod)).To(Succeed())
 	process := m.ready(name, "10.0.0.1")

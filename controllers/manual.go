@@ -27,7 +27,7 @@ func (r *DstackServerReconciler) showSettings(ctx context.Context, p *pass) erro
 		return err
 	}
 	p.facts.Revisions.Rejected = ""
-	if f := p.obstacle(); f.Reason != "" {
+	if f := p.obstacle(intent); f.Reason != "" {
 		p.facts.Settings = f
 		return nil
 	}

@@ -11,6 +11,8 @@ type memory struct {
 	// config is what was found out about a config.yml that is mounted as a whole; nil
 	// for nothing.
 	config *mountedConfig
+	// owned are the pods that were found to be the workload's own.
+	owned map[types.UID]bool
 	// counted is when the active runs were counted that a change meets.
 	counted counting
 	// strandedBy is the revision of the settings without an SSH proxy of which it was

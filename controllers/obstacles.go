@@ -12,7 +12,7 @@ import (
 
 // obstacle is what in the workload the settings cannot work beside; an empty
 // finding means that there is none.
-func (p *pass) obstacle() status.Finding {
+func (p *pass) obstacle(intent manifests.Intent) status.Finding {
 	c := p.container
 	if workload.Lookup(c, dstack.EnvConfigDisabled).Set {
 		return status.Stuck(v1alpha1.ReasonConfigDisabled, fmt.Sprintf(
@@ -20,6 +20,13 @@ func (p *pass) obstacle() status.Finding {
 	}
 	if f := p.hiddenObstacle(); f.Reason != "" {
 		return f
+	}
+	var set []string
+	for _, e := range intent.Env() {
+		set = append(set, *e.Name)
+	}
+	if hides := workload.Hides(c, set, p.server.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST, manifests.PluginDir); hides != "" {
+		return status.Stuck(v1alpha1.ReasonSettingHidden, hides)
 	}
 	source := workload.FindConfig(c, manifests.ServerDir(p.server), manifests.ConfigVolume)
 	if source.Mount != nil && source.Mount.SubPathExpr != "" {
@@ -35,7 +42,7 @@ func (p *pass) obstacle() status.Finding {
 // refusal says why nothing may be written; an empty finding means that nothing
 // speaks against it.
 func (p *pass) refusal(intent manifests.Intent) status.Finding {
-	if f := p.obstacle(); f.Reason != "" {
+	if f := p.obstacle(intent); f.Reason != "" {
 		return f
 	}
 	if p.workload.Injected() == nil && p.facts.Revisions.Rejected == rejectionKey(p.server, intent.Revision) {

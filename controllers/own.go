@@ -25,7 +25,7 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 	}
 	options := r.options(p)
 	options.EarlierTokens = manifests.EarlierTokens(p.server.Name, options.TokenSecret, p.serverSpecs()...)
-	objects := manifests.PolicyServer(p.server, p.serverPods(), options)
+	objects := manifests.PolicyServer(p.server, p.unlabelled(), options)
 	if !manifests.Elsewhere(p.server) {
 		objects = append([]manifests.Object{manifests.Plugin(p.server, r.Plugin)}, objects...)
 	}
@@ -123,8 +123,8 @@ func (r *DstackServerReconciler) collectPlugins(ctx context.Context, p *pass) er
 		manifests.PluginConfigMapName(p.server.Name, r.Plugin),
 		manifests.LivePlugin(&p.workload.Template.Spec),
 	}
-	for i := range p.pods {
-		keep = append(keep, manifests.LivePlugin(&p.pods[i].Spec))
+	for i := range p.matching {
+		keep = append(keep, manifests.LivePlugin(&p.matching[i].Spec))
 	}
 	var maps corev1.ConfigMapList
 	if err := r.Client.List(ctx, &maps, client.InNamespace(p.server.Namespace), client.MatchingLabels{manifests.LabelServer: p.server.Name}); err != nil {

@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
-	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/isolation"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/observe"
@@ -28,8 +26,13 @@ type pass struct {
 	memory    *memory
 	workload  *workload.Workload
 	container *corev1.Container
-	// pods of the workload that may still run, terminating ones included.
-	pods      []corev1.Pod
+	// pods of the workload's own that may still run, terminating ones included.
+	pods []corev1.Pod
+	// matching are all pods with the workload's labels: its own, and such as are not
+	// known to be. They may rely on what the operator made, and get no secret.
+	matching []corev1.Pod
+	// foreign is true when one of these is not the workload's.
+	foreign   bool
 	effective *isolation.Effective
 	// token of the policy server, its digest, and the Secret from which pods take it.
 	token, tokenID, tokenSecret string
@@ -130,13 +133,12 @@ func (p *pass) judge() status.Finding {
 		return status.Stuck(v1alpha1.ReasonContainerNotFound, err.Error())
 	}
 	p.container = c
-	switch dir := workload.Lookup(c, dstack.EnvServerDir); {
-	case dir.Set && !dir.Known:
-		return status.Stuck(v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
-			"container %s takes %s from elsewhere, so it cannot be compared with spec.serverDir: write the directory as the variable's value", c.Name, dstack.EnvServerDir))
-	case dir.Set && dir.Value != manifests.ServerDir(p.server):
-		return status.Stuck(v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
-			"container %s sets %s, but spec.serverDir is %s: set spec.serverDir to the same directory", c.Name, dstack.EnvServerDir, manifests.ServerDir(p.server)))
+	problem, doubt := workload.ServerDirProblem(&p.workload.Template.Spec, c, manifests.ServerDir(p.server))
+	if problem != "" {
+		return status.Stuck(v1alpha1.ReasonInvalidSpec, problem)
+	}
+	if doubt != "" {
+		p.warn("%s", doubt)
 	}
 	return status.OK(v1alpha1.ReasonAccepted, fmt.Sprintf("%s runs dstack in container %s", p.workload, c.Name))
 }
@@ -188,30 +190,4 @@ func readWorkload(ctx context.Context, reader client.Reader, server *v1alpha1.Ds
 		return nil, err
 	}
 	return workload.FromDeployment(&d), nil
-}
-
-// readPods finds the live pods of the workload and what they run with.
-func (r *DstackServerReconciler) readPods(ctx context.Context, p *pass) error {
-	return readPods(ctx, r.Client, p)
-}
-
-func readPods(ctx context.Context, reader client.Reader, p *pass) error {
-	selector, err := metav1.LabelSelectorAsSelector(p.workload.Selector)
-	if err != nil {
-		return fmt.Errorf("read the selector of %s: %w", p.workload, err)
-	}
-	var pods corev1.PodList
-	if err := reader.List(ctx, &pods, client.InNamespace(p.server.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
-		return fmt.Errorf("list pods of %s: %w", p.workload, err)
-	}
-	p.pods = workload.Live(pods.Items)
-	slices.SortFunc(p.pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
-	name := p.server.Spec.Workload.Container
-	if p.container != nil {
-		name = p.container.Name
-	}
-	running := workload.Running(p.pods, name, manifests.Endpoint(p.server))
-	p.countComing(&running)
-	p.facts.Running = &running
-	return nil
 }

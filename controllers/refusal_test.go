@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -77,6 +78,26 @@ var _ = Describe("A workload that must not be written", func() {
 			testkit.MakeServer("main"), testkit.MakeServerPod().Data().Env(dstack.EnvServerDir, "/data/dstack")),
 		Entry("the server's directory cannot be known", "server-dir-unknown",
 			testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFromSecret(dstack.EnvServerDir, "dstack", "dir")),
+		Entry("the server has another home", "server-dir-home",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Env("HOME", "/data").EnvFromSecret(dstack.EnvDatabaseURL, "dstack", "url").
+				Volume("home", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}).
+				Mount(corev1.VolumeMount{Name: "home", MountPath: "/data"})),
+		Entry("the server is another user than root", "server-dir-user",
+			testkit.MakeServer("main"), testkit.MakeServerPod().EnvFromSecret(dstack.EnvDatabaseURL, "dstack", "url").
+				With(func(t *corev1.PodTemplateSpec) {
+					t.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To[int64](1000), RunAsNonRoot: ptr.To(true)}
+				})),
+		Entry("the server's command gives it another directory", "server-dir-command",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().WithServer(func(c *corev1.Container) {
+				c.Command = []string{"sh", "-c", "export DSTACK_SERVER_DIR=/data/dstack; exec dstack server --host 0.0.0.0"}
+			})),
+		Entry("the server's home comes from another object", "server-dir-home-hidden",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().EnvFrom("settings"),
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings"}, Data: map[string]string{"HOME": "/data"}}),
+		Entry("Python ignores its path", "python-ignores-path",
+			testkit.MakeServer("main"), testkit.MakeServerPod().Data().WithServer(func(c *corev1.Container) {
+				c.Command, c.Args = []string{"python", "-E"}, []string{"/usr/local/bin/dstack", "server", "--host", "0.0.0.0"}
+			})),
 		Entry("there is no such container", "container-missing",
 			testkit.MakeServer("main").Container("dstack"), testkit.MakeServerPod().Data()),
 		Entry("there are several containers", "container-ambiguous",

@@ -223,8 +223,8 @@ func (p *pass) serverSpecs() []*corev1.PodSpec {
 	if p.workload != nil {
 		specs = append(specs, &p.workload.Template.Spec)
 	}
-	for i := range p.pods {
-		specs = append(specs, &p.pods[i].Spec)
+	for i := range p.matching {
+		specs = append(specs, &p.matching[i].Spec)
 	}
 	return specs
 }

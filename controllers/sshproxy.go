@@ -109,10 +109,6 @@ func (r *DstackServerReconciler) programSSHProxy(ctx context.Context, p *pass, w
 	if err := r.readHostKeys(ctx, p); err != nil {
 		return status.Finding{}, err
 	}
-	if pods := p.serverPods(); pods != nil && len(pods.MatchExpressions) > 0 {
-		return status.Stuck(v1alpha1.ReasonInvalidWorkload, fmt.Sprintf(
-			"%s selects its pods by matchExpressions, which no Service can: the SSH proxy would not reach them; use matchLabels alone, or spec.sshProxy.external", p.workload)), nil
-	}
 	if err := r.applyManagedProxy(ctx, p); err != nil {
 		return status.Finding{}, err
 	}
@@ -144,7 +140,7 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 		}
 	}
 	var failed []error
-	for _, object := range manifests.SSHProxy(p.server, p.serverPods(), o) {
+	for _, object := range manifests.SSHProxy(p.server, p.unlabelledForTokens(), o) {
 		failed = append(failed, r.applyObject(ctx, p.server.Namespace, object))
 	}
 	p.memory.noProxyLeft = false

@@ -73,7 +73,7 @@ func (p *pass) stillRelies() status.Finding {
 				dstack.EnvSSHProxyAPIToken, dstack.EnvServerSSHProxyAddress, dstack.EnvServerSSHProxyEnforced, workload.AnnotationSSHToken))
 		}
 		return kept
-	case on.Any(p.pods) || !p.workload.ObserveRollout(p.pods).Done:
+	case on.Any(p.matching) || !p.workload.ObserveRollout(p.pods).Done:
 		return kept
 	}
 	return status.Finding{}

@@ -126,7 +126,7 @@ func (r *DstackServerReconciler) retireOwnToken(ctx context.Context, p *pass) er
 		return nil
 	}
 	refers := workload.ReliesOn{Secret: own}
-	if p.workload != nil && (refers.Template(p.workload.Template) || refers.Any(p.pods)) {
+	if p.workload != nil && (refers.Template(p.workload.Template) || refers.Any(p.matching)) {
 		return nil
 	}
 	secret := &corev1.Secret{}

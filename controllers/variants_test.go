@@ -66,10 +66,10 @@ func variants() map[string]variant {
 		"no volume": {main(), testkit.MakeServerPod().EnvFromSecret(dstack.EnvDatabaseURL, "dstack", "url"), "", corev1.VolumeMount{}, root},
 		"another user": {main(), testkit.MakeServerPod().Data().With(func(t *corev1.PodTemplateSpec) {
 			t.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To[int64](1000), RunAsGroup: ptr.To[int64](1000), FSGroup: ptr.To[int64](2000), RunAsNonRoot: ptr.To(true)}
-		}), "config.yml", data, ptr.To[int64](1000)},
+		}).Env(dstack.EnvServerDir, "/root/.dstack/server"), "config.yml", data, ptr.To[int64](1000)},
 		"a user of the container's own": {main(), testkit.MakeServerPod().Data().WithServer(func(c *corev1.Container) {
 			c.SecurityContext = &corev1.SecurityContext{RunAsUser: ptr.To[int64](1001)}
-		}), "config.yml", data, ptr.To[int64](1001)},
+		}).Env(dstack.EnvServerDir, "/root/.dstack/server"), "config.yml", data, ptr.To[int64](1001)},
 		"a user that only the image knows": {main(), testkit.MakeServerPod().Data().With(func(t *corev1.PodTemplateSpec) {
 			t.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: ptr.To(true)}
 		}), "config.yml", data, nil},

@@ -61,6 +61,7 @@ func CacheOptions(namespace string) cache.Options {
 		DefaultNamespaces:           map[string]cache.Config{namespace: {}},
 		ReaderFailOnMissingInformer: true,
 		ByObject: map[client.Object]cache.ByObject{
+			&appsv1.ReplicaSet{}:            {Transform: onlyOwnership},
 			&corev1.ConfigMap{}:             own,
 			&corev1.Service{}:               own,
 			&policyv1.PodDisruptionBudget{}: own,
@@ -83,6 +84,7 @@ func (r *DstackServerReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.IsolationProfile{}, handler.EnqueueRequestsFromMapFunc(byServerRef), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&appsv1.Deployment{}, workloads).
 		Watches(&appsv1.StatefulSet{}, workloads).
+		Watches(&appsv1.ReplicaSet{}, handler.EnqueueRequestsFromMapFunc(r.bySet), builder.WithPredicates(ownersChanged)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.byPod)).
 		Watches(&discoveryv1.EndpointSlice{}, own).
 		Watches(&corev1.Service{}, own).

@@ -33,6 +33,10 @@ const (
 	// ConditionConnected of a DstackServer is True when every server pod answers
 	// and runs a supported release of dstack. Unknown while no pod runs.
 	ConditionConnected = "Connected"
+	// ConditionPodsOwned of a DstackServer is True when every pod that the workload's
+	// selector matches was made by the workload's controller. No other pod gets a
+	// token.
+	ConditionPodsOwned = "PodsOwned"
 	// ConditionPolicyPluginReady of a DstackServer is True when every replica of
 	// the policy server is ready and decides by the desired revision.
 	ConditionPolicyPluginReady = "PolicyPluginReady"
@@ -142,6 +146,18 @@ const (
 	// ReasonTokenNotFound: the Secret or the key with the admin token is missing
 	// or empty.
 	ReasonTokenNotFound = "TokenNotFound"
+)
+
+// Reasons used with PodsOwned.
+const (
+	// ReasonOwned: all pods with the workload's labels are its own.
+	ReasonOwned = "Owned"
+	// ReasonForeignPods: a pod has the workload's labels and is not its own, so that
+	// Services send it users' requests. Delete it.
+	ReasonForeignPods = "ForeignPods"
+	// ReasonPodsUnknown: the owner of a pod cannot be looked at. The pod gets no token
+	// and does not count as enforcing anything.
+	ReasonPodsUnknown = "PodsUnknown"
 )
 
 // Reasons used with PolicyPluginReady.

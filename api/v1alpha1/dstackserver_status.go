@@ -267,8 +267,9 @@ type DstackServerStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// conditions tell how far it has come: Accepted, Connected,
-	// PolicyPluginReady, SSHProxyReady, SettingsApplied, UnmatchedProjectsCovered,
-	// ProfilesAccepted, Ready, and, abnormal when true, Reconciling and Stalled.
+	// PodsOwned, PolicyPluginReady, SSHProxyReady, SettingsApplied,
+	// UnmatchedProjectsCovered, ProfilesAccepted, Ready, and, abnormal when true,
+	// Reconciling and Stalled.
 	//
 	// +optional
 	// +listType=map

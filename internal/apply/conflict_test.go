@@ -5,6 +5,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/apply"
@@ -235,6 +238,60 @@ var _ = Describe("A conflict with another manager", func() {
 			Expect(r.Conflicts).To(Equal([]apply.Conflict{{Field: path, Item: path, Manager: kubectlApply}}))
 			Expect(r.Conflicts[0].String()).To(Equal(path + " is set by kubectl-client-side-apply"))
 			Expect(s.live().Injected()).To(BeNil())
+		})
+	})
+
+	Describe("over the label of the server's pods", func() {
+		const label = ".spec.template.metadata.labels.isolation.dstack.ai/server-pod"
+		labelled := func(value string) func(map[string]any) {
+			return func(o map[string]any) {
+				Expect(unstructured.SetNestedField(o, value, "spec", "template", "metadata", "labels", workload.LabelServerPod)).To(Succeed())
+			}
+		}
+
+		It("writes nothing where a manifest has another value", func() {
+			s := newServer(kindDeployment)
+			s.kubectlApply(s.manifest(labelled("other")))
+			before := s.live().Meta.ResourceVersion
+			r := settings(s)
+			Expect(r.Conflicts).To(Equal([]apply.Conflict{{Field: label, Item: label, Manager: kubectlApply}}))
+			Expect(r.Items).NotTo(ContainElement(HaveField("State", v1alpha1.InjectedApplied)))
+			Expect(s.live().Meta.ResourceVersion).To(Equal(before))
+		})
+
+		It("is none where a manifest has the same", func() {
+			s := newServer(kindDeployment)
+			s.kubectlApply(s.manifest(labelled("main")))
+			expectComplete(s.settle())
+			_, err := s.applier.Release(ctx, s.live())
+			Expect(err).NotTo(HaveOccurred())
+			Expect(s.live().Template.Labels).To(HaveKeyWithValue(workload.LabelServerPod, "main"))
+		})
+
+		rollBack := func(s *server) {
+			GinkgoHelper()
+			patch := `{"spec":{"template":{"metadata":{"annotations":{"isolation.dstack.ai/settings":"01d00000"},"labels":{"isolation.dstack.ai/server-pod":"earlier"}}}}}`
+			Expect(api.Client.Patch(ctx, s.object(), client.RawPatch(types.MergePatchType, []byte(patch)), client.FieldOwner("kubectl"))).To(Succeed())
+		}
+
+		It("is undone where a rollback has put another one there", func() {
+			s := newServer(kindDeployment)
+			s.kubectlApply(s.manifest())
+			s.settle()
+			rollBack(s)
+			expectComplete(s.settle())
+			Expect(s.live().Template.Labels).To(HaveKeyWithValue(workload.LabelServerPod, "main"))
+		})
+
+		It("leaves none of a rollback behind when all is given back", func() {
+			s := newServer(kindDeployment)
+			s.kubectlApply(s.manifest())
+			before := s.live().Template.Labels
+			s.settle()
+			rollBack(s)
+			_, err := s.applier.Release(ctx, s.live())
+			Expect(err).NotTo(HaveOccurred())
+			Expect(s.live().Template.Labels).To(Equal(before))
 		})
 	})
 

@@ -23,6 +23,7 @@ func BeOneOfOurs() types.GomegaMatcher {
 		server, server + ".name",
 		`.spec.template.metadata.annotations.` + workload.AnnotationSettings,
 		`.spec.template.metadata.annotations.` + manifests.AnnotationTokenID,
+		`.spec.template.metadata.labels.` + workload.LabelServerPod,
 	}
 	below := []string{
 		spec + `initContainers[name="` + workload.InjectContainer + `"]`,

@@ -76,6 +76,7 @@ func (c Conflict) ofOursAlone() bool {
 	const template = ".spec.template."
 	return slices.ContainsFunc([]string{
 		template + "metadata.annotations." + v1alpha1.Group + "/",
+		template + "metadata.labels." + v1alpha1.Group + "/",
 		template + `spec.initContainers[name="` + workload.InjectContainer + `"].`,
 		template + `spec.volumes[name="` + manifests.ConfigVolume + `"].`,
 		template + `spec.volumes[name="` + manifests.PluginVolume + `"].`,

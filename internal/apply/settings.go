@@ -94,7 +94,11 @@ func (a *Applier) negotiate(ctx context.Context, intent manifests.Intent, undo *
 		for i := range found {
 			send, found[i] = drop(intent, send, found[i])
 		}
-		conflicts = append(conflicts, found...)
+		for _, c := range found {
+			if !slices.Contains(conflicts, c) { // What nothing leaves out comes in each round.
+				conflicts = append(conflicts, c)
+			}
+		}
 		if undo.hopeless = alike(before, send); undo.hopeless {
 			return send, conflicts, nil // What is in the way is in everything that could be sent.
 		}

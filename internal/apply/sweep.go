@@ -25,14 +25,14 @@ import (
 // wants: server-side apply does not take them out, because somebody else put them
 // there.
 type remains struct {
-	annotations, volumes []string
+	annotations, labels, volumes []string
 	// env and mounts by the name of their container.
 	env, mounts map[string][]string
 	inject      bool
 }
 
 func (r remains) empty() bool {
-	return len(r.annotations)+len(r.volumes)+len(r.env)+len(r.mounts) == 0 && !r.inject
+	return len(r.annotations)+len(r.labels)+len(r.volumes)+len(r.env)+len(r.mounts) == 0 && !r.inject
 }
 
 // remains finds what a rollback has put back beside what is wanted; nil wants
@@ -43,11 +43,8 @@ func (u *undoing) remains(w *workload.Workload, wanted *manifests.Intent) remain
 		return r
 	}
 	has := wantedItems(wanted)
-	for key := range w.Template.Annotations {
-		if strings.HasPrefix(key, v1alpha1.Group+"/") && !has["annotation "+key] {
-			r.annotations = append(r.annotations, key)
-		}
-	}
+	r.annotations = unwanted(w.Template.Annotations, "annotation ", has)
+	r.labels = unwanted(w.Template.Labels, "label ", has)
 	for i := range w.Template.Spec.Volumes {
 		if v := w.Template.Spec.Volumes[i].Name; volumeOfOurs(v) && !has["volume "+v] {
 			r.volumes = append(r.volumes, v)
@@ -63,6 +60,17 @@ func (u *undoing) remains(w *workload.Workload, wanted *manifests.Intent) remain
 		}
 	}
 	return r
+}
+
+// unwanted are the keys of the operator's own that are not wanted.
+func unwanted(live map[string]string, kind string, has map[string]bool) []string {
+	var keys []string
+	for key := range live {
+		if strings.HasPrefix(key, v1alpha1.Group+"/") && !has[kind+key] {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // wantedItems are the names of an intent's items.
@@ -121,9 +129,12 @@ func (r remains) patch(w *workload.Workload) map[string]any {
 		}
 		return all
 	}
-	annotations := map[string]any{}
-	for _, key := range r.annotations {
-		annotations[key] = nil
+	absent := func(keys []string) map[string]any {
+		all := map[string]any{}
+		for _, key := range keys {
+			all[key] = nil
+		}
+		return all
 	}
 	var containers []any
 	for i := range w.Template.Spec.Containers {
@@ -139,9 +150,10 @@ func (r remains) patch(w *workload.Workload) map[string]any {
 	if r.inject {
 		spec["initContainers"] = gone("name", []string{workload.InjectContainer})
 	}
+	metadata := map[string]any{"annotations": absent(r.annotations), "labels": absent(r.labels)}
 	return map[string]any{
 		"metadata": map[string]any{"uid": w.Meta.UID},
-		"spec":     map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": annotations}, "spec": spec}},
+		"spec":     map[string]any{"template": map[string]any{"metadata": metadata, "spec": spec}},
 	}
 }
 

@@ -27,6 +27,9 @@ const (
 	EnvDatabaseURL = "DSTACK_DATABASE_URL"
 	// EnvServerDir moves the server directory.
 	EnvServerDir = "DSTACK_SERVER_DIR"
+	// EnvHome is the home of the process, in which the server directory is where
+	// EnvServerDir does not say otherwise.
+	EnvHome = "HOME"
 )
 
 // Variables of the operator's own Python plugin, in the same process.

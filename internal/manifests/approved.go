@@ -27,6 +27,7 @@ const (
 // be bound to. It holds no secret, only references.
 type kept struct {
 	Container  string                               `json:"container"`
+	Server     string                               `json:"server,omitempty"`
 	Settings   []*corev1ac.EnvVarApplyConfiguration `json:"settings,omitempty"`
 	Plugin     *PluginPart                          `json:"plugin,omitempty"`
 	SSH        []*corev1ac.EnvVarApplyConfiguration `json:"ssh,omitempty"`
@@ -44,7 +45,7 @@ var unpinned = pin{image: "IMAGE", plugin: "PLUGIN"}
 func Approved(s *v1alpha1.DstackServer, i Intent, secret string) Object {
 	i = i.pinned(unpinned)
 	name := ApprovedName(s.Name)
-	text := string(marshal(kept{i.Container, i.Settings, i.Plugin, i.SSH, i.SSHTokenID, i.TokenID, i.Revision}))
+	text := string(marshal(kept{i.Container, i.Server, i.Settings, i.Plugin, i.SSH, i.SSHTokenID, i.TokenID, i.Revision}))
 	return Object{"ConfigMap", name, corev1ac.ConfigMap(name, s.Namespace).
 		WithLabels(Labels(s)).
 		WithData(map[string]string{ApprovedKey: text, ApprovedSealKey: seal(s, text, secret)})}
@@ -69,7 +70,7 @@ func ReadApproved(data map[string]string, in SettingsInput, secret string) (Inte
 		return Intent{}, fmt.Errorf("the settings that were approved last cannot be read: %w", err)
 	}
 	i := Intent{
-		Workload: in.Workload, Container: k.Container, Settings: k.Settings, Plugin: k.Plugin,
+		Workload: in.Workload, Container: k.Container, Server: k.Server, Settings: k.Settings, Plugin: k.Plugin,
 		SSH: k.SSH, SSHTokenID: k.SSHTokenID, TokenID: k.TokenID,
 	}
 	if i.Plugin == nil || i.Plugin.Init == nil || i.digest() != k.Revision {

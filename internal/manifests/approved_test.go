@@ -44,6 +44,23 @@ func TestApprovedIsReadAsItWas(t *testing.T) {
 	}
 }
 
+// What was approved before pods had a label is still approved.
+func TestApprovedWithoutALabel(t *testing.T) {
+	w := world{mode: 3}
+	in := w.input(t)
+	before := manifests.Settings(in)
+	before.Server = ""
+	before = before.Anew()
+	data := approvedOf(t, w, before)
+	if strings.Contains(data[manifests.ApprovedKey], `"server":`) {
+		t.Error("it names the label")
+	}
+	got, err := manifests.ReadApproved(data, in, sealedWith)
+	if err != nil || got.Revision != before.Revision || got.Revision == manifests.Settings(in).Revision {
+		t.Errorf("got revision %q and error %v", got.Revision, err)
+	}
+}
+
 func TestApprovedThatIsNotWhatItSays(t *testing.T) {
 	w := world{mode: 3}
 	in := w.input(t)

@@ -123,7 +123,7 @@ func TestShownVariablesNameSecretsOnly(t *testing.T) {
 func TestWhoMayAskThePolicyServer(t *testing.T) {
 	ports := func(s *v1alpha1.DstackServer) []networkingv1.NetworkPolicyPeer {
 		t.Helper()
-		for _, o := range manifests.PolicyServer(s, worlds["python"].workload().Selector, options) {
+		for _, o := range manifests.PolicyServer(s, nil, options) {
 			if o.Kind == "NetworkPolicy" {
 				return decode[networkingv1.NetworkPolicy](t, o.Config).Spec.Ingress[0].From
 			}

@@ -25,6 +25,9 @@ type Intent struct {
 	Workload *workload.Workload
 	// Container is the name of the server's container.
 	Container string
+	// Server is the name of the DstackServer, which the pods bear as a label; "" for
+	// settings that were approved before there was one.
+	Server string
 	// Settings are variables that work alone: one in conflict is left out.
 	Settings []*corev1ac.EnvVarApplyConfiguration
 	// Plugin is what only works together: it is applied whole or not at all.
@@ -118,8 +121,11 @@ func (i Intent) template() *corev1ac.PodTemplateSpecApplyConfiguration {
 	if i.SSHTokenID != "" {
 		annotations[workload.AnnotationSSHToken] = i.SSHTokenID
 	}
-	return corev1ac.PodTemplateSpec().
-		WithAnnotations(annotations).
+	template := corev1ac.PodTemplateSpec().WithAnnotations(annotations)
+	if i.Server != "" {
+		template.WithLabels(map[string]string{workload.LabelServerPod: i.Server})
+	}
+	return template.
 		WithSpec(spec.WithContainers(container))
 }
 

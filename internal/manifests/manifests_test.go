@@ -104,7 +104,7 @@ func (w world) objects(t *testing.T) []runtime.ApplyConfiguration {
 	}
 	if w.whole {
 		s := w.obj()
-		own := append(manifests.PolicyServer(s, w.workload().Selector, options), manifests.Plugin(s, files), manifests.State(s, "5e771465"))
+		own := append(manifests.PolicyServer(s, nil, options), manifests.Plugin(s, files), manifests.State(s, "5e771465"))
 		for _, o := range own {
 			all = append(all, o.Config)
 		}
@@ -191,9 +191,9 @@ var worlds = map[string]world{
 	"network-mode-2":                          {mode: 2},
 	"network-mode-3":                          {mode: 3},
 	"users-pythonpath":                        {pod: testkit.MakeServerPod().Data().Env("PYTHONPATH", "/app:/opt/dstack-isolation")},
-	"run-as-spec":                             {server: testkit.MakeServer("main").RunAsUser(3000), pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
-	"run-as-container":                        {pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000))},
-	"run-as-pod":                              {pod: security(nil, nil, nil, ptr.To[int64](2000))},
+	"run-as-spec":                             {server: testkit.MakeServer("main").RunAsUser(3000), pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000)).Env("DSTACK_SERVER_DIR", "/root/.dstack/server")},
+	"run-as-container":                        {pod: security(nil, nil, ptr.To[int64](1000), ptr.To[int64](2000)).Env("DSTACK_SERVER_DIR", "/root/.dstack/server")},
+	"run-as-pod":                              {pod: security(nil, nil, nil, ptr.To[int64](2000)).Env("DSTACK_SERVER_DIR", "/root/.dstack/server")},
 	"run-as-pod-non-root":                     {pod: security(nil, ptr.To(true), nil, nil)},
 	"run-as-container-root-in-a-non-root-pod": {pod: security(ptr.To(false), ptr.To(true), ptr.To[int64](0), nil)},
 }
@@ -211,7 +211,7 @@ func told(enforced bool) *manifests.SSHSettings {
 
 func (w world) sshProxy() []manifests.Object {
 	s := w.obj()
-	return manifests.SSHProxy(s, w.workload().Selector, manifests.SSHProxyOptions{
+	return manifests.SSHProxy(s, nil, manifests.SSHProxyOptions{
 		Token: manifests.SSHTokenRef(s), HostKeys: manifests.SSHHostKeysRef(s), TokenID: "main/0f1e2d3c", HostKeysID: "5e771465",
 	})
 }
@@ -325,7 +325,7 @@ func TestNothingHasAnOwner(t *testing.T) {
 func TestOwnObjectsAreFoundByLabels(t *testing.T) {
 	w := worlds["python"]
 	s := w.obj()
-	for _, o := range append(manifests.PolicyServer(s, w.workload().Selector, options), manifests.Plugin(s, files), manifests.State(s, "")) {
+	for _, o := range append(manifests.PolicyServer(s, nil, options), manifests.Plugin(s, files), manifests.State(s, "")) {
 		meta := decode[partial](t, o.Config).ObjectMeta
 		if meta.Name != o.Name || meta.Namespace != s.Namespace {
 			t.Errorf("%s %s is called %s/%s", o.Kind, o.Name, meta.Namespace, meta.Name)
@@ -346,7 +346,7 @@ func TestOwnObjectsAreFoundByLabels(t *testing.T) {
 func TestServiceNamesMakeNoVariableOfDstacks(t *testing.T) {
 	for _, server := range []string{"main", "dstack", "dstack-server", "a", strings.Repeat("x", 40)} {
 		w := world{server: testkit.MakeServer(server)}
-		for _, o := range manifests.PolicyServer(w.obj(), w.workload().Selector, options) {
+		for _, o := range manifests.PolicyServer(w.obj(), nil, options) {
 			if o.Kind != "Service" {
 				continue
 			}
@@ -362,7 +362,7 @@ func TestServiceNamesMakeNoVariableOfDstacks(t *testing.T) {
 }
 
 func policyServer(t *testing.T, w world) (d appsv1.Deployment, np networkingv1.NetworkPolicy) {
-	for _, o := range manifests.PolicyServer(w.obj(), w.workload().Selector, options) {
+	for _, o := range manifests.PolicyServer(w.obj(), nil, options) {
 		switch o.Kind {
 		case "Deployment":
 			d = decode[appsv1.Deployment](t, o.Config)
@@ -388,7 +388,7 @@ func TestNetworkPolicyIsIngressOnly(t *testing.T) {
 		t.Errorf("got %d egress and %d ingress rules, want none and two", len(np.Spec.Egress), len(np.Spec.Ingress))
 	}
 	from := np.Spec.Ingress[0].From
-	if len(from) != 2 || from[0].PodSelector == nil || cmp.Diff(testkit.ServerLabels(), from[0].PodSelector.MatchLabels) != "" {
+	if len(from) != 2 || from[0].PodSelector == nil || cmp.Diff(map[string]string{"isolation.dstack.ai/server-pod": "main"}, from[0].PodSelector.MatchLabels) != "" {
 		t.Errorf("decisions are open to %v, want the server's pods and the manager", from)
 	}
 	for _, peer := range from {
@@ -398,13 +398,14 @@ func TestNetworkPolicyIsIngressOnly(t *testing.T) {
 	}
 }
 
-func TestNetworkPolicyTakesAnySelector(t *testing.T) {
+// Pods of an earlier version have no label, and are not cut off.
+func TestNetworkPolicyTakesAnySelectorOfUnlabelledPods(t *testing.T) {
 	s := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"a", "b"}}}}
 	for _, o := range manifests.PolicyServer(world{}.obj(), s, options) {
 		if o.Kind != "NetworkPolicy" {
 			continue
 		}
-		got := decode[networkingv1.NetworkPolicy](t, o.Config).Spec.Ingress[0].From[0].PodSelector
+		got := decode[networkingv1.NetworkPolicy](t, o.Config).Spec.Ingress[0].From[2].PodSelector
 		if diff := cmp.Diff(s, got); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}

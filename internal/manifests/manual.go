@@ -66,9 +66,11 @@ func (i Intent) InPlace() []v1alpha1.InjectedItem {
 			add(list.label+name, want, entry(at(have, "spec", list.key), "name", name))
 		})
 	}
-	annotations, _ := at(want, "metadata", "annotations").(map[string]any)
-	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		add("annotation "+key, annotations[key], at(have, "metadata", "annotations", key))
+	for _, list := range []struct{ key, name string }{{"annotations", "annotation "}, {"labels", "label "}} {
+		entries, _ := at(want, "metadata", list.key).(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(entries)) {
+			add(list.name+key, entries[key], at(have, "metadata", list.key, key))
+		}
 	}
 	return items
 }

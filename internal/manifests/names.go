@@ -119,6 +119,11 @@ func Labels(s *v1alpha1.DstackServer) map[string]string {
 	return labels
 }
 
+// ServerPodLabels select the server's pods that run with the operator's settings.
+func ServerPodLabels(server string) map[string]string {
+	return map[string]string{workload.LabelServerPod: server}
+}
+
 // SelectorLabels select the policy server's pods.
 func SelectorLabels(server string) map[string]string {
 	return map[string]string{LabelName: AppName, LabelComponent: ComponentPolicyServer, LabelServer: server}

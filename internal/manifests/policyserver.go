@@ -47,13 +47,13 @@ type Object struct {
 	Config runtime.ApplyConfiguration
 }
 
-// PolicyServer builds the policy server and what belongs to it. serverPods
-// selects the pods that may ask it.
-func PolicyServer(s *v1alpha1.DstackServer, serverPods *metav1.LabelSelector, o Options) []Object {
+// PolicyServer builds the policy server and what belongs to it. Pods with the label of
+// the server may ask it, and those that unlabelled selects, if it is not nil.
+func PolicyServer(s *v1alpha1.DstackServer, unlabelled *metav1.LabelSelector, o Options) []Object {
 	name := PolicyServerName(s.Name)
 	return []Object{
 		{"Service", name, policyService(s)},
-		{"NetworkPolicy", name, policyNetworkPolicy(s, serverPods)},
+		{"NetworkPolicy", name, policyNetworkPolicy(s, unlabelled)},
 		{"PodDisruptionBudget", name, policyDisruptionBudget(s)},
 		{"Deployment", name, policyDeployment(s, o)},
 	}
@@ -82,16 +82,20 @@ func policyDisruptionBudget(s *v1alpha1.DstackServer) *policyv1ac.PodDisruptionB
 // Health and metrics hold no secrets and stay open to probes and scrapers. Where a
 // server elsewhere comes from nobody knows here, so that anybody may ask for its
 // policy server, which answers nothing without the token.
-func policyNetworkPolicy(s *v1alpha1.DstackServer, serverPods *metav1.LabelSelector) *networkingv1ac.NetworkPolicyApplyConfiguration {
+func policyNetworkPolicy(s *v1alpha1.DstackServer, unlabelled *metav1.LabelSelector) *networkingv1ac.NetworkPolicyApplyConfiguration {
 	managerPods := metav1ac.LabelSelector().WithMatchLabels(map[string]string{
 		LabelName: AppName, LabelComponent: ComponentManager,
 	})
 	asked := networkingv1ac.NetworkPolicyIngressRule().WithPorts(networkingv1ac.NetworkPolicyPort().
 		WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromString("decisions")))
 	if !Elsewhere(s) {
+		serverPods := metav1ac.LabelSelector().WithMatchLabels(ServerPodLabels(s.Name))
 		asked.WithFrom(
-			networkingv1ac.NetworkPolicyPeer().WithPodSelector(selector(serverPods)),
+			networkingv1ac.NetworkPolicyPeer().WithPodSelector(serverPods),
 			networkingv1ac.NetworkPolicyPeer().WithPodSelector(managerPods))
+		if unlabelled != nil {
+			asked.WithFrom(networkingv1ac.NetworkPolicyPeer().WithPodSelector(selector(unlabelled)))
+		}
 	}
 	return networkingv1ac.NetworkPolicy(PolicyServerName(s.Name), s.Namespace).
 		WithLabels(Labels(s)).

@@ -53,7 +53,7 @@ type SettingsInput struct {
 // the plugin of an earlier version stay while nothing else changes, because an
 // upgrade of the operator must not restart dstack.
 func Settings(in SettingsInput) Intent {
-	i := Intent{Workload: in.Workload, Container: in.Container.Name}
+	i := Intent{Workload: in.Workload, Container: in.Container.Name, Server: in.Server.Name}
 	if in.Server.Spec.PolicyPlugin.Delivery != v1alpha1.DeliveryREST {
 		i.TokenID = in.Options.TokenID
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	serverConditions  = []string{"Accepted", "PolicyPluginReady", "SSHProxyReady", "SettingsApplied", "Connected", "UnmatchedProjectsCovered", "ProfilesAccepted", "Ready", "Reconciling", "Stalled"}
+	serverConditions  = []string{"Accepted", "PolicyPluginReady", "SSHProxyReady", "SettingsApplied", "PodsOwned", "Connected", "UnmatchedProjectsCovered", "ProfilesAccepted", "Ready", "Reconciling", "Stalled"}
 	profileConditions = []string{"Accepted", "Programmed", "ExceptionsCurrent", "Ready", "Reconciling", "Stalled"}
 )
 
@@ -64,15 +64,15 @@ func worlds(e *isolation.Effective) []world {
 func TestServerSaysEverythingEveryTime(t *testing.T) {
 	s := testkit.MakeServer("main").Generation(7).Obj()
 	all := worlds(resolve(s))
-	check := func(steps [5]ours.Finding, w int) {
+	check := func(steps [5]ours.Finding, pods ours.Finding, w int) {
 		f := ours.ServerFacts{
-			Accepted: steps[0], PolicyPlugin: steps[1], Settings: steps[2], Connected: steps[3], SSHProxy: steps[4],
+			Accepted: steps[0], PolicyPlugin: steps[1], Settings: steps[2], Connected: steps[3], SSHProxy: steps[4], Pods: pods,
 			Effective: all[w].effective, Served: all[w].served, Running: all[w].running,
 			Revisions: v1alpha1.SettingsRevisions{Proven: all[w].proven},
 		}
 		got := ours.Server(s, f, now)
 		checkConditions(t, got.Conditions, serverConditions, 7)
-		good := w == 0
+		good := w == 0 && pods.Reason == "Good"
 		for _, step := range steps {
 			good = good && step.Reason == "Good"
 		}
@@ -84,11 +84,13 @@ func TestServerSaysEverythingEveryTime(t *testing.T) {
 	n := len(steps)
 	for i := range n * n * n * n * n {
 		combination := [5]ours.Finding{steps[i%n], steps[i/n%n], steps[i/n/n%n], steps[i/n/n/n%n], steps[i/n/n/n/n]}
-		check(combination, 0)
-		check(combination, i%len(all))
+		check(combination, steps[0], 0)
+		check(combination, steps[i%7%n], i%len(all))
 	}
 	for w := range all {
-		check([5]ours.Finding{steps[0], steps[0], steps[0], steps[0], steps[0]}, w)
+		for _, pods := range steps {
+			check([5]ours.Finding{steps[0], steps[0], steps[0], steps[0], steps[0]}, pods, w)
+		}
 	}
 	if got := ours.Server(s, ours.ServerFacts{}, now); got.ObservedGeneration != 7 {
 		t.Errorf("got generation %d, want 7", got.ObservedGeneration)

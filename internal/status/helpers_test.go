@@ -37,6 +37,7 @@ func goodFacts(e *isolation.Effective) status.ServerFacts {
 		PolicyPlugin: status.OK(v1alpha1.ReasonServing, "serving"),
 		SSHProxy:     status.OK(v1alpha1.ReasonAnswering, "answering"),
 		Settings:     status.OK(v1alpha1.ReasonApplied, "applied"),
+		Pods:         status.OK(v1alpha1.ReasonOwned, "owned"),
 		Connected:    status.OK(v1alpha1.ReasonConnected, "connected"),
 		Served:       e.Revision,
 		Running:      running(e.Plan.NetworkMode),

@@ -110,8 +110,10 @@ func doubt(reason string) string {
 	switch reason {
 	case v1alpha1.ReasonConfigDisabled:
 		return "the server is told to read no config.yml, so it may load no plugin"
+	case v1alpha1.ReasonConfigMountClash:
+		return "the server's config.yml may not name the plugin"
 	case v1alpha1.ReasonSettingHidden:
-		return "the server takes a variable from another object that the operator decides about"
+		return "the server may not have a setting as the operator wrote it"
 	default:
 		return ""
 	}

@@ -19,6 +19,7 @@ type ServerFacts struct {
 	Effective *isolation.Effective
 
 	Accepted     Finding
+	Pods         Finding
 	Connected    Finding
 	PolicyPlugin Finding
 	SSHProxy     Finding
@@ -74,6 +75,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		{v1alpha1.ConditionPolicyPluginReady, f.PolicyPlugin.orPending()},
 		{v1alpha1.ConditionSSHProxyReady, f.SSHProxy.orPending()},
 		{v1alpha1.ConditionSettingsApplied, f.Settings.orPending()},
+		{v1alpha1.ConditionPodsOwned, podsOwned(s, f)},
 		{v1alpha1.ConditionConnected, f.Connected.orPending()},
 		{v1alpha1.ConditionUnmatchedProjectsCovered, unmatched},
 		{v1alpha1.ConditionProfilesAccepted, profilesAccepted(f.Effective)},

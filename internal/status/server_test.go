@@ -88,7 +88,28 @@ func TestServerToTheLetter(t *testing.T) {
 				f.Settings = ours.Stuck(v1alpha1.ReasonSettingHidden, "remove the key")
 			},
 			"Ready=False/SettingHidden: remove the key",
-			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server takes a variable from another object that the operator decides about: see SettingsApplied of DstackServer main",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server may not have a setting as the operator wrote it: see SettingsApplied of DstackServer main",
+		},
+		"config.yml may have lost the plugin": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Settings = ours.Stuck(v1alpha1.ReasonConfigMountClash, "write the line")
+			},
+			"Ready=False/ConfigMountClash: write the line",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server's config.yml may not name the plugin: see SettingsApplied of DstackServer main",
+		},
+		"a pod of others": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Pods = ours.Stuck(v1alpha1.ReasonForeignPods, "delete it")
+			},
+			"Ready=False/ForeignPods: delete it",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
+		},
+		"a pod of which that is not known": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Pods = ours.Unknown(v1alpha1.ReasonPodsUnknown, "wait")
+			},
+			"Ready=Unknown/PodsUnknown: wait",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
 		},
 		"not accepted": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {

@@ -1,6 +1,11 @@
 package testkit
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -161,6 +166,53 @@ func PodOf(namespace, name string, template corev1.PodTemplateSpec) *corev1.Pod 
 	t := template.DeepCopy()
 	pod := &corev1.Pod{ObjectMeta: t.ObjectMeta, Spec: t.Spec, Status: corev1.PodStatus{Phase: corev1.PodPending}}
 	pod.Namespace, pod.Name = namespace, name
+	return pod
+}
+
+// HashLabel is the label that a Deployment's controller gives to its ReplicaSets and
+// their pods.
+const HashLabel = appsv1.DefaultDeploymentUniqueLabelKey
+
+// ReplicaSetOf is the ReplicaSet that a Deployment's controller makes of its present
+// template.
+func ReplicaSetOf(d *appsv1.Deployment) *appsv1.ReplicaSet {
+	body, err := json.Marshal(d.Spec.Template)
+	if err != nil {
+		panic("pod templates always marshal: " + err.Error())
+	}
+	sum := sha256.Sum256(body)
+	hash := hex.EncodeToString(sum[:])[:10]
+	template := d.Spec.Template.DeepCopy()
+	template.Labels = withHash(template.Labels, hash)
+	selector := d.Spec.Selector.DeepCopy()
+	selector.MatchLabels = withHash(selector.MatchLabels, hash)
+	return &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: d.Namespace, Name: d.Name + "-" + hash, UID: UIDOf(d.Name + "-" + hash), Labels: template.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+		},
+		Spec: appsv1.ReplicaSetSpec{Replicas: d.Spec.Replicas, Selector: selector, Template: *template},
+	}
+}
+
+func withHash(labels map[string]string, hash string) map[string]string {
+	out := maps.Clone(labels)
+	out[HashLabel] = hash
+	return out
+}
+
+// MadeBy lets a pod be as the controller of a ReplicaSet or StatefulSet makes it.
+func MadeBy(pod *corev1.Pod, controller metav1.Object) *corev1.Pod {
+	pod.Labels = maps.Clone(pod.Labels)
+	kind := "ReplicaSet"
+	if set, ok := controller.(*appsv1.ReplicaSet); ok {
+		pod.Labels[HashLabel] = set.Labels[HashLabel]
+	} else {
+		kind = "StatefulSet"
+		pod.Labels[appsv1.StatefulSetPodNameLabel] = pod.Name
+	}
+	pod.GenerateName = controller.GetName() + "-"
+	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(controller, appsv1.SchemeGroupVersion.WithKind(kind))}
 	return pod
 }
 

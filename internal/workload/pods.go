@@ -45,7 +45,7 @@ func Running(pods []corev1.Pod, container string, at Endpoint) v1alpha1.RunningS
 			if SSHEnforced(c) {
 				r.SSHEnforcedPods++
 			}
-			if d := delivery(&pods[i], c, at); d != "" {
+			if d := asks(&pods[i], c, at); d != "" {
 				r.PolicyPods++
 				permitted = permissions(findContainer(pods[i].Spec.InitContainers, InjectContainer))
 				if !slices.Contains(r.Deliveries, d) {
@@ -79,15 +79,33 @@ func NetworkMode(c *corev1.Container) v1alpha1.NetworkMode {
 	return v1alpha1.NetworkMode(n)
 }
 
-// delivery tells in which way a pod asks the policy server; "" when it does
-// not. dstack loads a plugin only when its config.yml names it, so that must be
+// asks tells in which way a pod certainly asks the policy server; "" when it does not,
+// or when its process may not read what its spec shows.
+func asks(pod *corev1.Pod, c *corev1.Container, at Endpoint) v1alpha1.Delivery {
+	d := delivery(pod, c, at)
+	if d == "" {
+		return ""
+	}
+	set := []string{dstack.EnvConfigDisabled, dstack.EnvPluginServiceURI}
+	if d == v1alpha1.DeliveryPython {
+		set = []string{dstack.EnvConfigDisabled, dstack.EnvPolicyURL}
+	}
+	problem, _ := ServerDirProblem(&pod.Spec, c, at.ServerDir)
+	if problem != "" || Hides(c, set, d == v1alpha1.DeliveryPython, at.PluginDir) != "" {
+		return ""
+	}
+	return d
+}
+
+// delivery tells in which way a pod asks the policy server by its spec; "" when it
+// does not. dstack loads a plugin only when its config.yml names it, so that must be
 // the merged copy or a file that was checked.
 func delivery(pod *corev1.Pod, c *corev1.Container, at Endpoint) v1alpha1.Delivery {
 	inject := findContainer(pod.Spec.InitContainers, InjectContainer)
-	if inject == nil || !namesPlugin(c, inject, at) || Lookup(c, dstack.EnvConfigDisabled).Set {
+	if inject == nil || !namesPlugin(c, inject, at) || inEnv(c, dstack.EnvConfigDisabled).Set {
 		return ""
 	}
-	pythonPath := Lookup(c, dstack.EnvPythonPath)
+	pythonPath := inEnv(c, dstack.EnvPythonPath)
 	onPath := slices.Contains(strings.Split(pythonPath.Value, ":"), at.PluginDir)
 	switch {
 	case is(c, dstack.EnvPolicyURL, at.URL) && onPath && mounts(c, at.PluginVolume, at.PluginDir):
@@ -107,8 +125,23 @@ func AnyUses(pods []corev1.Pod, at Endpoint) bool {
 	})
 }
 
+// AnyUnlabelled tells whether any pod that asks the policy server, or is told of an
+// SSH proxy, lacks the label by which it would be selected: it was made by an earlier
+// version, or its manifest does not have the label.
+func AnyUnlabelled(pods []corev1.Pod, server string, at Endpoint) bool {
+	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		if pod.Labels[LabelServerPod] == server {
+			return false
+		}
+		return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+			_, told := LiveSSHProxy(&c)
+			return told || delivery(&pod, &c, at) != ""
+		})
+	})
+}
+
 func is(c *corev1.Container, name, value string) bool {
-	v := Lookup(c, name)
+	v := inEnv(c, name)
 	return v.Known && v.Set && v.Value == value
 }
 

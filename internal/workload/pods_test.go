@@ -189,3 +189,34 @@ func TestReady(t *testing.T) {
 		t.Error("a pod whose readiness is unknown is ready")
 	}
 }
+
+func TestAnyUnlabelled(t *testing.T) {
+	labelled := func(b *testkit.ServerPod, server string) *testkit.ServerPod {
+		return b.With(func(t *corev1.PodTemplateSpec) {
+			t.Labels = map[string]string{"app": "dstack", workload.LabelServerPod: server}
+		})
+	}
+	told := func() *testkit.ServerPod {
+		return testkit.MakeServerPod().EnvFromSecret("DSTACK_SSHPROXY_API_TOKEN", "s", "k").Env("DSTACK_SERVER_SSHPROXY_ADDRESS", "ssh.example.com")
+	}
+	cases := map[string]struct {
+		pod  *testkit.ServerPod
+		want bool
+	}{
+		"asks, with the label":               {labelled(asking(), "main"), false},
+		"asks, without it":                   {asking(), true},
+		"asks, with the label of another":    {labelled(asking(), "other"), true},
+		"asks by REST, without it":           {askingByREST(), true},
+		"told of a proxy, without it":        {told(), true},
+		"told of a proxy, with it":           {labelled(told(), "main"), false},
+		"runs as without the operator":       {testkit.MakeServerPod(), false},
+		"has only the annotation, as of old": {testkit.MakeServerPod().Annotation(workload.AnnotationSettings, "5e771465"), false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := workload.AnyUnlabelled([]corev1.Pod{*tc.pod.Pod("p")}, "main", endpoint); got != tc.want {
+				t.Errorf("got %t, want %t", got, tc.want)
+			}
+		})
+	}
+}

@@ -31,6 +31,8 @@ func (w *Workload) has(c *corev1.Container, item string) bool {
 		return findContainer(w.Template.Spec.InitContainers, name) != nil
 	case kind == "annotation":
 		return w.Template.Annotations[name] != ""
+	case kind == "label":
+		return w.Template.Labels[name] != ""
 	}
 	return true // Nothing that this release puts there.
 }

@@ -21,14 +21,15 @@ func TestLost(t *testing.T) {
 	}
 	d := &appsv1.Deployment{}
 	d.Spec.Template.Annotations = map[string]string{"there": "x"}
+	d.Spec.Template.Labels = map[string]string{"there": "x"}
 	d.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "init"}}
 	d.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "mounted"}, {Name: "unmounted"}}
 	items := []string{
 		"SET", "EMPTY", "TAKEN", "MISSING", "volume mounted", "volume unmounted", "volume no-volume", "volume none",
-		"volumeMount /a", "volumeMount /c", "initContainer init", "initContainer other", "annotation there", "annotation gone", "later kind",
+		"volumeMount /a", "volumeMount /c", "initContainer init", "initContainer other", "annotation there", "annotation gone", "label there", "label gone", "later kind",
 	}
 	want := []string{
-		"EMPTY", "MISSING", "volume unmounted", "volume no-volume", "volume none", "volumeMount /c", "initContainer other", "annotation gone",
+		"EMPTY", "MISSING", "volume unmounted", "volume no-volume", "volume none", "volumeMount /c", "initContainer other", "annotation gone", "label gone",
 	}
 	if diff := cmp.Diff(want, workload.FromDeployment(d).Lost(c, items)); diff != "" {
 		t.Errorf("Lost (-want +got):\n%s", diff)

@@ -61,7 +61,7 @@ func forbidden(c *corev1.Container) []v1alpha1.ControlName {
 // Present tells whether a variable is certainly there, with whatever value.
 func Present(c *corev1.Container, name string) bool {
 	item := Item(c, name)
-	return item != nil && (item.ValueFrom == nil || certain(item.ValueFrom))
+	return item != nil && !commandOf(c).unsets(name) && (item.ValueFrom == nil || certain(item.ValueFrom))
 }
 
 // certain tells whether a pod does not start without what a reference names.

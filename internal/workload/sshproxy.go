@@ -31,6 +31,7 @@ type SSHProxy struct {
 // address. A token that is written out, or may be missing, may be empty.
 func LiveSSHProxy(c *corev1.Container) (SSHProxy, bool) {
 	token, named := SSHTokenOf(c)
+	named = named && !commandOf(c).changes(dstack.EnvSSHProxyAPIToken)
 	address := Lookup(c, dstack.EnvServerSSHProxyAddress)
 	if !named || !address.Known || address.Value == "" {
 		return SSHProxy{}, false

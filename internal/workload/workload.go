@@ -24,6 +24,11 @@ const InjectContainer = "dstack-isolation-inject"
 // of the settings that a pod was made with.
 const AnnotationSettings = v1alpha1.Group + "/settings"
 
+// LabelServerPod is set by the operator on the pod template: the DstackServer's name.
+// By it Services and NetworkPolicies of the operator's select the server's pods. What
+// users may label pods with has no slash in its key.
+const LabelServerPod = v1alpha1.Group + "/server-pod"
+
 // Workload is the user's Deployment or StatefulSet, read only.
 type Workload struct {
 	Kind     v1alpha1.WorkloadKind

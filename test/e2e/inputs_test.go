@@ -89,6 +89,10 @@ var _ = Describe("Wrong input", Ordered, ContinueOnFailure, Label("variants"), f
 			mounts: atHome, volumes: onDisk, env: `[{name: PYTHONPATH, value: /opt/mine}]`, condition: v1alpha1.ConditionSettingsApplied,
 			want: `False/FieldConflict: in Deployment e2e-inputs/conflict, PYTHONPATH is set by kubectl-client-side-apply: append :/opt/dstack-isolation to its value there, or remove it`,
 		}),
+		Entry("another home", "home", wrongInput{
+			mounts: atHome, volumes: onDisk, env: `[{name: HOME, value: /data}]`, condition: v1alpha1.ConditionAccepted,
+			want: `False/InvalidSpec: container server sets HOME, and dstack's directory is .dstack/server in it, but spec.serverDir is /root/.dstack/server: set spec.serverDir to that directory`,
+		}),
 		Entry("no admin token", "token", wrongInput{
 			mounts: atHome, volumes: onDisk, spec: "api: {adminTokenSecretRef: {name: nowhere, key: token}}", injected: true,
 			condition: v1alpha1.ConditionConnected,

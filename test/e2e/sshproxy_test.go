@@ -24,6 +24,36 @@ const (
 	sshName = "ssh.example.com"
 )
 
+// collector is a pod with the labels of the server's, as a job may have them, that
+// answers and tells what tokens it is sent.
+const collector = `apiVersion: v1
+kind: Pod
+metadata:
+  name: train-0-0
+  labels: {app: dstack-server}
+spec:
+  terminationGracePeriodSeconds: 0
+  automountServiceAccountToken: false
+  containers:
+  - name: train-0-0-container
+    image: dstack-server:0.22.5
+    imagePullPolicy: IfNotPresent
+    command: [python3, -u, -c]
+    args:
+    - |
+      import http.server
+      class Collector(http.server.BaseHTTPRequestHandler):
+          def answer(self):
+              if self.headers.get("Authorization"):
+                  print(self.path, "authorization:", self.headers["Authorization"])
+              self.send_response(200)
+              self.end_headers()
+          do_GET = do_POST = answer
+      http.server.ThreadingHTTPServer(("", 3000), Collector).serve_forever()
+    ports: [{name: http, containerPort: 3000}]
+    readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+`
+
 var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label("settings"), func() {
 	s := &site{}
 	managed := &v1alpha1.ManagedSSHProxy{
@@ -91,6 +121,38 @@ var _ = Describe("A server with an SSH proxy", Ordered, ContinueOnFailure, Label
 		Expect(session.ended()).To(BeTemporally(">=", told.Add(4*time.Second)), "sessions have the time that the spec gives them, but for its last five seconds")
 		Expect(s.dstackServer(Default, "main").Status.SSHProxy).To(Equal(status))
 		Expect(s.serverPod().UID).To(Equal(server), "the server must not restart for it")
+	})
+
+	It("sends no token to a pod that only has the server's labels, and says so until that is gone", func() {
+		s.isolate()
+		status := s.dstackServer(Default, "main").Status.SSHProxy
+		c := newSSHClient(s.service("isolation-ssh-main")+":22", status.Address, status.KnownHosts)
+		s.apply(collector)
+		DeferCleanup(func() { s.kubectl("delete", "pod", "train-0-0", "--ignore-not-found", "--timeout=60s") })
+		s.kubectl("wait", "--for=condition=Ready", "pod/train-0-0", "--timeout=60s")
+		Eventually(s.serverCondition(v1alpha1.ConditionPodsOwned)).WithTimeout(soon).Should(HavePrefix(
+			"False/ForeignPods: 1 pod with the labels of Deployment e2e-ssh/dstack-server is not its own: train-0-0 (no controller)."))
+
+		By("having the manager and the SSH proxy ask the server")
+		s.kubectl("annotate", "--overwrite", "dstackserver", "main", "e2e/look=again")
+		for range 10 {
+			Expect(c.login()).To(Succeed(), "the SSH proxy must ask the server's own pod")
+		}
+		Eventually(s.serverCondition(v1alpha1.ConditionConnected)).WithTimeout(soon).Should(HavePrefix("True/Connected: all 1 server pods answer"))
+		Expect(s.dstackServer(Default, "main").Status.Running.Pods).To(BeEquivalentTo(1))
+		Expect(s.serverCondition(v1alpha1.ConditionReady)()).To(HavePrefix("False/ForeignPods: "))
+
+		By("looking at what the pod was sent, with a token of this test's as the last")
+		ip := s.kubectl("get", "pod", "train-0-0", "-o", "jsonpath={.status.podIP}")
+		code, _ := call("http://"+ip+":3000/api/server/get_info", "of-this-test", "{}")
+		Expect(code).To(Equal(200))
+		sent := s.kubectl("logs", "train-0-0")
+		Expect(sent).To(ContainSubstring("authorization: Bearer of-this-test"))
+		Expect(strings.Count(sent, "authorization: ")).To(Equal(1), "it must get no token of anybody else's")
+
+		By("deleting it")
+		s.kubectl("delete", "pod", "train-0-0", "--timeout=60s")
+		s.waitReady("main")
 	})
 
 	It("stays closed when the proxy is lost, and says so", func() {

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/internal/manifests"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // versions are the resourceVersions of all objects of the namespace, by
@@ -139,6 +140,8 @@ func takeOut(t *corev1.PodTemplateSpec) {
 	if len(t.Annotations) == 0 {
 		t.Annotations = nil
 	}
+	Expect(t.Labels).To(HaveKeyWithValue(workload.LabelServerPod, "main"))
+	delete(t.Labels, workload.LabelServerPod)
 }
 
 // without returns the items but for those of the names, nil for an empty list as

@@ -135,6 +135,17 @@ var _ = Describe("A server in a namespace that is strict about pods", Ordered, C
 		Expect(s.serverPod().Spec.Volumes).NotTo(ContainElement(HaveField("Name", "dstack-isolation-config")), "there is no copy")
 	})
 
+	It("makes its profile not ready within a minute when its ConfigMap loses the line, and back", func() {
+		ready := func() string { return condition(s.profile("research").Status.Conditions, v1alpha1.ConditionReady) }
+		s.apply(strictConfig("plugins: [dstack-isolation]"))
+		Eventually(ready).WithTimeout(90 * time.Second).WithPolling(time.Second).Should(HavePrefix(
+			"False/SettingsNotRunning: the server's config.yml may not name the plugin: see SettingsApplied of DstackServer main"))
+		Expect(settings()).To(HavePrefix("False/ConfigMountClash: "))
+		s.expectIsolated()
+		s.apply(strictConfig("plugins: [dstack_isolation]"))
+		s.waitReady("main")
+	})
+
 	It("does not start again when its ConfigMap loses the line", func() {
 		s.apply(strictConfig("plugins: []"))
 		Eventually(settings).WithTimeout(90 * time.Second).WithPolling(time.Second).Should(And(

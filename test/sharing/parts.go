@@ -96,9 +96,11 @@ func (w *Workload) theirs(live *workload.Workload, intent manifests.Intent, mani
 	}
 	t.Spec.Volumes = without(t.Spec.Volumes, volumeNames(intent), func(v corev1.Volume) string { return v.Name })
 	t.Spec.InitContainers = without(t.Spec.InitContainers, []string{*intent.Plugin.Init.Name}, func(c corev1.Container) string { return c.Name })
-	for name := range t.Annotations {
-		if strings.HasPrefix(name, v1alpha1.Group+"/") {
-			delete(t.Annotations, name)
+	for _, ours := range []map[string]string{t.Annotations, t.Labels} {
+		for name := range ours {
+			if strings.HasPrefix(name, v1alpha1.Group+"/") {
+				delete(ours, name)
+			}
 		}
 	}
 	return specOf(o)
@@ -194,7 +196,8 @@ func itemPaths(intent manifests.Intent, manifest *unstructured.Unstructured) []s
 	GinkgoHelper()
 	const spec = ".spec.template.spec."
 	server := spec + `containers[name="` + intent.Container + `"]`
-	paths := []string{".spec.template.metadata.annotations." + v1alpha1.Group + "/", spec + `initContainers[name="` + *intent.Plugin.Init.Name + `"]`}
+	const template = ".spec.template.metadata."
+	paths := []string{template + "annotations." + v1alpha1.Group + "/", template + "labels." + v1alpha1.Group + "/", spec + `initContainers[name="` + *intent.Plugin.Init.Name + `"]`}
 	for _, name := range volumeNames(intent) {
 		paths = append(paths, spec+`volumes[name="`+name+`"]`)
 	}

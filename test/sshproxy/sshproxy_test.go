@@ -118,7 +118,7 @@ func TestStartsOnlyWithKeysAndToken(t *testing.T) {
 
 func TestBanner(t *testing.T) {
 	r := start(t, env(t, nil))
-	if got := observe.New(nil).SSHProxies(t.Context(), []string{r.address})[0]; got.Version != version || got.Err != nil {
+	if got := observe.New(nil).SSHProxies(t.Context(), []string{r.address}, nil)[0]; got.Version != version || got.Err != nil {
 		t.Errorf("got %+v, want version %s", got, version)
 	}
 }

@@ -15,8 +15,9 @@ type DstackServerStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// conditions tell how far it has come: Accepted, Connected,
-	// PolicyPluginReady, SSHProxyReady, SettingsApplied, UnmatchedProjectsCovered,
-	// ProfilesAccepted, Ready, and, abnormal when true, Reconciling and Stalled.
+	// PodsOwned, PolicyPluginReady, SSHProxyReady, SettingsApplied,
+	// UnmatchedProjectsCovered, ProfilesAccepted, Ready, and, abnormal when true,
+	// Reconciling and Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// release of dstack that the server's pods run, the oldest of them, as they last
 	// said it.
