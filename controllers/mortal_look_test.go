@@ -88,7 +88,7 @@ func (m *mortal) beforeDelete(o client.Object) {
 	if m.dead {
 		return
 	}
-	if !m.releasing && kindOf(o) == "Secret" && nameOfCopy.MatchString(o.GetName()) {
+	if !m.releasing && !m.dropping && kindOf(o) == "Secret" && nameOfCopy.MatchString(o.GetName()) {
 		m.expectUnread(o.GetName())
 		return
 	}

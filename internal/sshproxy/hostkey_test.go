@@ -242,10 +242,7 @@ func TestNotPresented(t *testing.T) {
 		"none is wanted":   {nil, []ssh.PublicKey{ed}, ""},
 		"nothing":          {sshproxy.HostKeys{ed}, nil, "has no host key of type ssh-ed25519"},
 		"one of two":       {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ed}, "has no host key of type ecdsa-sha2-nistp256"},
-		"another": {
-			sshproxy.HostKeys{ed}, []ssh.PublicKey{other},
-			"presents host key " + ssh.FingerprintSHA256(other) + " and not " + ssh.FingerprintSHA256(ed),
-		},
+		"another":          {sshproxy.HostKeys{ed}, []ssh.PublicKey{other}, "presents host key " + ssh.FingerprintSHA256(other) + " and not " + ssh.FingerprintSHA256(ed)},
 	} {
 		if got := tc.keys.NotPresented(tc.presented); got != tc.want {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)
