@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -134,10 +135,10 @@ func (c *Cleanup) waitUntilGone(ctx context.Context, s *v1alpha1.DstackServer) e
 	return wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
 		var live v1alpha1.DstackServer
 		err := c.client.Get(ctx, client.ObjectKeyFromObject(s), &live)
-		if client.IgnoreNotFound(err) != nil {
-			return false, hopeless(err)
+		if apierrors.IsNotFound(err) {
+			return true, nil
 		}
-		return err != nil || live.UID != s.UID, nil
+		return err == nil && live.UID != s.UID, hopeless(err)
 	})
 }
 

@@ -118,7 +118,9 @@ func TestJoinOfLists(t *testing.T) {
 		"fleets without a list":         {Fleets, list("a100"), Fleets.Loosest(), list("a100")},
 		"fleets that are denied":        {Fleets, list("a100"), denied, denied},
 		"storage classes": {
-			ExistingVolumes, Value{ModeAllowedClasses, []string{"a", "fast"}}, Value{ModeAllowedClasses, []string{"fast"}},
+			ExistingVolumes,
+			Value{ModeAllowedClasses, []string{"a", "fast"}},
+			Value{ModeAllowedClasses, []string{"fast"}},
 			Value{ModeAllowedClasses, []string{"fast"}},
 		},
 		"storage classes and none": {ExistingVolumes, Value{ModeAllowedClasses, []string{"a"}}, denied, denied},

@@ -72,21 +72,19 @@ type row struct {
 }
 
 // conditions builds the whole list: the given rows, then Ready, Reconciling and
-// Stalled, which follow from them. The first row that is not True speaks for
-// Ready; one that no waiting will make visible only when no other does, and then
-// nothing is under way.
+// Stalled, which follow from those that do not stand aside.
 func conditions(rows []row, ready string, generation int64, previous []metav1.Condition, now time.Time) []metav1.Condition {
 	summary := OK(v1alpha1.ReasonReady, ready)
-	for _, r := range rows {
-		if !IsAside(r.kind) && !r.finding.isTrue() && (summary.isTrue() || summary.outOfSight() && !r.finding.outOfSight()) {
-			summary = r.finding
-		}
-	}
 	stalled := Finding{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSucceeded, Message: "nobody has to act"}
 	for _, r := range rows {
-		if r.finding.Stalled && !IsAside(r.kind) {
+		if IsAside(r.kind) {
+			continue
+		}
+		if r.finding.speaksBefore(summary) {
+			summary = r.finding
+		}
+		if r.finding.Stalled && stalled.Status != metav1.ConditionTrue {
 			stalled = Finding{Status: metav1.ConditionTrue, Reason: r.finding.Reason, Message: r.finding.Message}
-			break
 		}
 	}
 	reconciling := Finding{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSucceeded, Message: "nothing is under way"}
@@ -98,6 +96,13 @@ func conditions(rows []row, ready string, generation int64, previous []metav1.Co
 		row{v1alpha1.ConditionReconciling, reconciling},
 		row{v1alpha1.ConditionStalled, stalled})
 	return list(rows, generation, previous, now)
+}
+
+// speaksBefore tells whether Ready repeats this finding rather than one of an earlier
+// row: the first that is not True does; one that no waiting will make visible only
+// when no other does, and then nothing is under way.
+func (f Finding) speaksBefore(earlier Finding) bool {
+	return !f.isTrue() && (earlier.isTrue() || earlier.outOfSight() && !f.outOfSight())
 }
 
 func list(rows []row, generation int64, previous []metav1.Condition, now time.Time) []metav1.Condition {

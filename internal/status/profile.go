@@ -168,7 +168,8 @@ func ProfileWithoutServer(obj *v1alpha1.IsolationProfile, now time.Time) v1alpha
 
 func profileConditions(obj *v1alpha1.IsolationProfile, accepted, programmed Finding, now time.Time) []metav1.Condition {
 	rows := []row{
-		{v1alpha1.ConditionAccepted, accepted}, {v1alpha1.ConditionProgrammed, programmed},
+		{v1alpha1.ConditionAccepted, accepted},
+		{v1alpha1.ConditionProgrammed, programmed},
 		{v1alpha1.ConditionExceptionsCurrent, exceptionsCurrent(obj, accepted, now)},
 	}
 	return conditions(rows, programmed.Message, obj.Generation, obj.Status.Conditions, now)

@@ -102,14 +102,14 @@ func TestServerToTheLetter(t *testing.T) {
 				f.Pods = ours.Stuck(v1alpha1.ReasonForeignPods, "delete it")
 			},
 			"Ready=False/ForeignPods: delete it",
-			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what spec.unmatchedProjects denies",
 		},
 		"a pod of which that is not known": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
 				f.Pods = ours.Unknown(v1alpha1.ReasonPodsUnknown, "wait")
 			},
 			"Ready=Unknown/PodsUnknown: wait",
-			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what their level denies",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what spec.unmatchedProjects denies",
 		},
 		"not accepted": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {

@@ -41,7 +41,7 @@ func migratedDatabase(ctx context.Context, venv string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	made := filepath.Join(dir, "sqlite.db")
 	cmd := exec.CommandContext(ctx, filepath.Join(venv, "bin", "python"), "-c", migrate)
 	cmd.Env = []string{
