@@ -118,7 +118,10 @@ func TestEndedExceptionsAreBounded(t *testing.T) {
 }
 
 // What is allowed costs as much with an exception that ended as without one.
-func TestEndedExceptionsCostNothingWhereNothingIsRefused(t *testing.T) {
+func TestAllocationsWithEndedExceptions(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget on purpose")
+	}
 	allocations := func(change ...func(*v1alpha1.IsolationProfileSpec)) float64 {
 		eff, req := effective(profile("research", v1alpha1.LevelRestricted, change...)), runRequest(task(``))
 		return testing.AllocsPerRun(100, func() { policy.Decide(eff, policy.Running{NetworkMode: 3}, req, ends) })

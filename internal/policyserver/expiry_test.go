@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,6 +87,7 @@ func TestFileSourceRestsWhenAnExceptionOfAKeptPolicyHasEnded(t *testing.T) {
 // objectsInMemory is a cache with one DstackServer and its profiles.
 type objectsInMemory struct {
 	cache.Cache
+	sync.Mutex
 	server   *v1alpha1.DstackServer
 	profiles []v1alpha1.IsolationProfile
 	listErr  error
@@ -95,6 +97,8 @@ type objectsInMemory struct {
 }
 
 func (o *objectsInMemory) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	o.Lock()
+	defer o.Unlock()
 	if o.server == nil {
 		return apierrors.NewNotFound(schema.GroupResource{Resource: "dstackservers"}, key.Name)
 	}
@@ -103,11 +107,20 @@ func (o *objectsInMemory) Get(_ context.Context, key client.ObjectKey, into clie
 }
 
 func (o *objectsInMemory) List(_ context.Context, into client.ObjectList, _ ...client.ListOption) error {
+	o.Lock()
+	defer o.Unlock()
 	if o.lists++; o.lists == busy {
 		o.loops()
 	}
 	into.(*v1alpha1.IsolationProfileList).Items = o.profiles
 	return o.listErr
+}
+
+// change changes what is in memory while the source may read it.
+func (o *objectsInMemory) change(how func(*objectsInMemory)) {
+	o.Lock()
+	defer o.Unlock()
+	how(o)
 }
 
 func TestKubernetesSourceRestsWhenAnExceptionOfAKeptPolicyHasEnded(t *testing.T) {
@@ -120,7 +133,7 @@ func TestKubernetesSourceRestsWhenAnExceptionOfAKeptPolicyHasEnded(t *testing.T)
 				k, o, published, stop := followed(t)
 				defer stop()
 				published.expect(t, 1, "")
-				change(o)
+				o.change(change)
 				k.changed <- struct{}{}
 				time.Sleep(time.Minute)
 				published.expect(t, 2, stale)
@@ -164,14 +177,14 @@ func TestKubernetesSourceListsAgainAfterAnError(t *testing.T) {
 		_, o, published, stop := followed(t)
 		defer stop()
 		published.expect(t, 1, "")
-		o.listErr = errors.New("no list")
+		o.change(func(o *objectsInMemory) { o.listErr = errors.New("no list") })
 		time.Sleep(time.Hour + 10*time.Second + time.Millisecond)
 		synctest.Wait()
 		published.expect(t, 1, "")
 		if o.lists < 3 || o.lists > 13 {
 			t.Errorf("listed %d times in 10 s", o.lists-1)
 		}
-		o.listErr = nil
+		o.change(func(o *objectsInMemory) { o.listErr = nil })
 		time.Sleep(time.Hour)
 		published.expect(t, 2, "")
 	})
