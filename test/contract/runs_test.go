@@ -58,6 +58,7 @@ func demoRun(name string) string {
 
 const (
 	researchHint = " Ask #gpu-platform."
+	lastYear     = " The exception last-year of profile dstack/research ended on 2025-12-31 at 23:59 UTC."
 	privileged   = `privileged containers are not allowed in project "research-nlp": set privileged to false (profile dstack/research, control privileged).`
 	twoNodes     = `tasks of more than one node are not allowed in project "research-nlp", nor is host networking, which this 2-node task would use: set nodes to 1` +
 		` (profile dstack/research, controls hostNetwork and distributedTasks).`
