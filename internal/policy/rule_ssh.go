@@ -18,12 +18,9 @@ var keyTypes = []string{
 	ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,
 }
 
-// hostSSH refuses a public key that could be more than one key. dstack appends
-// ssh_key_pub unread to authorized_keys of the host, takes away only the first
-// key when the run ends, and puts it between single quotes into shell commands,
-// some of which print it by an echo that knows escapes. That nobody logs in with
-// the key itself is up to dstack's SSH proxy. No key at all is harmless: dstack
-// then takes the user's own, which it made.
+// hostSSH refuses a public key that could be more than one key: dstack takes away only
+// the first when the run ends. That nobody logs in with the key itself is up to dstack's
+// SSH proxy. No key at all is harmless: dstack then takes the user's own, which it made.
 func hostSSH(v isolation.Value, s *subject) []finding {
 	if v.Mode == isolation.ModeAllowed || s.run.sshKey == nil {
 		return nil
@@ -71,11 +68,8 @@ func wrongWithKey(key string) (wrong, remedy string) {
 	return "", ""
 }
 
-// isHarmfulInComment tells whether a character may mean something where dstack
-// puts keys: a single quote ends the text that it is in; a backslash becomes a
-// newline, and so a second key, in the echo of some shells; of the others some
-// reader may make a line's end or a value. All else is plain between single
-// quotes, in a line of authorized_keys and in JSON.
+// isHarmfulInComment tells whether a character may be more than text in one of the places
+// where dstack puts keys. All else is plain text in each of them.
 func isHarmfulInComment(r rune) bool {
 	return !unicode.IsPrint(r) || strings.ContainsRune("'\\`$", r)
 }
