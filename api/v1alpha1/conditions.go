@@ -41,7 +41,8 @@ const (
 	// the policy server is ready and decides by the desired revision.
 	ConditionPolicyPluginReady = "PolicyPluginReady"
 	// ConditionSSHProxyReady of a DstackServer is True when every replica of the SSH
-	// proxy answers and every server pod has its token, or when none is wanted.
+	// proxy answers and every server pod that is configured with it has its token, or
+	// when none is wanted.
 	ConditionSSHProxyReady = "SSHProxyReady"
 	// ConditionSettingsApplied of a DstackServer is True when all settings are in
 	// the workload and every server pod runs with them.
@@ -80,7 +81,8 @@ const (
 	// ReasonReconcileError: a request to the API server failed; it is retried.
 	ReasonReconcileError = "ReconcileError"
 	// ReasonReleasing: the object is being deleted and its settings are taken
-	// back.
+	// back. Also the reason of a Warning event before the SSH proxy is removed from
+	// the settings.
 	ReasonReleasing = "Releasing"
 	// ReasonDisabled: spec.injection is Disabled; the server runs without policy.
 	ReasonDisabled = "Disabled"
@@ -100,7 +102,8 @@ const (
 	// the profile is in force.
 	ReasonInvalidException = "InvalidException"
 	// ReasonInvalidSpec: a field has a value that this release does not know, or a
-	// rule does not compile. What it is about is treated as denied.
+	// rule does not compile. What it is about is treated as denied. Of a DstackServer
+	// also: its container uses another directory than spec.serverDir.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonWorkloadNotFound of a server: the workload does not exist. Create it,
 	// or mend spec.workload by making a new DstackServer.
@@ -172,7 +175,8 @@ const (
 	ReasonUpgrading = "Upgrading"
 	// ReasonApplyFailed: an object of the operator's own cannot be applied.
 	ReasonApplyFailed = "ApplyFailed"
-	// ReasonTokenInvalid: the policy server's own Secret lacks its token.
+	// ReasonTokenInvalid: a Secret of the operator's own, for the policy server's
+	// token or its seal, lacks its key or has an unusable value. Delete it.
 	ReasonTokenInvalid = "TokenInvalid"
 )
 
@@ -195,18 +199,18 @@ const (
 	// ReasonInvalidAddress: the load balancer has an address that dstack cannot
 	// use. Set spec.sshProxy.managed.address.
 	ReasonInvalidAddress = "InvalidAddress"
-	// ReasonTokenMismatch: a server pod, or a process of a server that runs elsewhere,
-	// has another token than the proxy's Secret.
+	// ReasonTokenMismatch: a server pod, or a process of an external server, has
+	// another token than the proxy's Secret.
 	ReasonTokenMismatch = "TokenMismatch"
 	// ReasonHostKeyMismatch: an SSH proxy presents another host key than its Secret has.
-	// Restart the proxies. status.sshProxy.knownHosts never has a key that no proxy
-	// presents.
+	// Restart the proxies. The operator removes a key from status.sshProxy.knownHosts
+	// when every proxy answers and none presents it.
 	ReasonHostKeyMismatch = "HostKeyMismatch"
 	// ReasonOutOfMemory is the reason of an event, and of no condition: a replica of the
 	// SSH proxy was killed for lack of memory, which ended its sessions.
 	ReasonOutOfMemory = "OutOfMemory"
-	// ReasonNotEnforced: a server pod knows of no SSH proxy although it was told of
-	// one, or a process of a server that runs elsewhere was not told yet, so it lets
+	// ReasonNotEnforced: a server pod has no SSH proxy although its settings name one,
+	// or a process of an external server does not have its settings yet, so it lets
 	// users in past it.
 	ReasonNotEnforced = "NotEnforced"
 )
@@ -227,7 +231,8 @@ const (
 	// ReasonFieldConflict: another manager sets the same field to something else.
 	ReasonFieldConflict = "FieldConflict"
 	// ReasonConfigMountClash: a volume of the user's is mounted exactly where the
-	// merged config.yml would be, and its file does not name the plugin itself.
+	// merged config.yml would be, and its file does not name the plugin itself. Or a
+	// container restarted while it did not.
 	ReasonConfigMountClash = "ConfigMountClash"
 	// ReasonWouldLoseDatabase: a restart would lose the server's database.
 	ReasonWouldLoseDatabase = "WouldLoseDatabase"
@@ -256,7 +261,8 @@ const (
 	// runs.
 	ReasonReleaseTooOld = "ReleaseTooOld"
 	// ReasonSettingHidden: a variable that the operator must judge or set may come from
-	// another object by envFrom, where it is not seen.
+	// another object by envFrom, where it is not seen. Or the container's command
+	// changes it or hides it.
 	ReasonSettingHidden = "SettingHidden"
 	// ReasonNotVisible: the server runs elsewhere (spec.api.url), so what its processes
 	// run with cannot be seen from here. Put in place what ConfigMap

@@ -165,6 +165,7 @@ type IsolationProfileStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=8
 	PlatformLimits []PlatformLimit `json:"platformLimits,omitempty"`
+
 	// exceptions lists each exception with its end and its state.
 	//
 	// +optional

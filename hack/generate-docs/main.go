@@ -56,9 +56,9 @@ const explanation = `
 - ` + "`dstack offer`" + ` and ` + "`dstack preset create`" + ` send a run that is made up, with the image ` + "`scratch`" + `, which does not exist. Exactly
   that run is recognised. ` + "`registries`" + ` does not hold for its image. Under a list of ` + "`backends`" + ` it gets the list filled in where it
   names none, so that what is offered is what is allowed. All other controls hold as for every run, and so do rules, which can
-  tell it ([rules.md](rules.md#dstack-offer)). With ` + "`--group-by`" + `, dstack answers without asking any plugin. Of backends that not every
-  release of dstack has, those are filled in that the asking release is sure to have; with ` + "`delivery: REST`" + `, which does not say
-  its release, ` + "`seeweb`" + `, ` + "`daytona`" + ` and ` + "`lium`" + ` are offered when they are named.
+  tell it ([rules.md](rules.md#dstack-offer)). With ` + "`--group-by`" + `, dstack queries no plugin. Of backends that not every
+  version of dstack has, those are filled in that the requesting version has; with ` + "`delivery: REST`" + `, which does not report
+  its version, ` + "`seeweb`" + `, ` + "`daytona`" + ` and ` + "`lium`" + ` are offered when they are named.
 - "Server setting" means that dstack itself is told to refuse it in all projects, where every policy that enforces denies it and no
   exception lifts it; else the plugin alone refuses, by project.
 `
