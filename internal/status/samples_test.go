@@ -25,16 +25,17 @@ func sample[T any](t *testing.T, name string) *T {
 	return object
 }
 
-// sampleBypasses are what fields cannot close without the names of fleets and
-// backends that exist: the sample has them in a comment.
+// sampleBypasses are what only lists of fleets and backends close, which must name
+// those that the reader has: with made-up names every run would be refused. So the
+// sample has both lists in a comment, and isolationprofile-lists.yaml shows them.
 var sampleBypasses = map[string]string{
 	"isolationprofile.yaml sharedInstances": "jobs share nodes on daytona, kubernetes, lium, runpod, slurm and vastai whatever blocks says: allow only other backends in controls.backends",
 	"isolationprofile.yaml importedFleets":  "a run that names no fleet may be placed on an imported one: set controls.fleets",
 }
 
-// TestSamplesLeaveNoBypass: on a server that runs with all that the sample asks
-// for, the profiles of the samples have no bypass.
-func TestSamplesLeaveNoBypass(t *testing.T) {
+// TestSamplesLeaveOnlyTheBypassesThatNeedNames: on a server that runs with all that
+// the sample asks for, the profiles of the samples have no bypass but sampleBypasses.
+func TestSamplesLeaveOnlyTheBypassesThatNeedNames(t *testing.T) {
 	server := sample[v1alpha1.DstackServer](t, "dstackserver.yaml")
 	server.Namespace, server.Generation = "dstack", 1
 	for _, name := range []string{"isolationprofile.yaml", "isolationprofile-lists.yaml"} {
