@@ -18,8 +18,9 @@ type RuleApplyConfiguration struct {
 	// expression in CEL, as in Kubernetes, that is true for what the rule allows.
 	// Its variables are object (the specification as dstack sends it), user,
 	// project, and offer, which is true for a request of dstack offer. What it does
-	// not allow, or what it cannot be evaluated for, is refused. An expression that does not compile refuses every object of its
-	// kind, and the profile is not accepted.
+	// not allow, or what it cannot be evaluated for, is refused. An expression that
+	// does not compile refuses every object of its kind, and the profile is not
+	// accepted.
 	Expression *string `json:"expression,omitempty"`
 	// message of the refusal: one line that says what is not allowed.
 	Message *string `json:"message,omitempty"`
