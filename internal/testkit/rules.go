@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -16,12 +17,14 @@ import (
 // PublishedRules are all rules that users are shown, by name: those of the
 // samples, and those of docs/rules.md. root is the folder of the repository.
 func PublishedRules(root string) (map[string]v1alpha1.Rule, error) {
-	files, err := filepath.Glob(filepath.Join(root, "config", "samples", "rules", "*.yaml"))
-	if err != nil || len(files) == 0 {
-		return nil, errors.Join(fmt.Errorf("%d samples of rules in %s", len(files), root), err)
+	folder := filepath.Join(root, "config", "samples")
+	profiles, err := filepath.Glob(filepath.Join(folder, "isolationprofile*.yaml"))
+	files, wrong := filepath.Glob(filepath.Join(folder, "rules", "*.yaml"))
+	if err := errors.Join(err, wrong); err != nil || len(profiles) == 0 || len(files) == 0 {
+		return nil, errors.Join(fmt.Errorf("%d profiles and %d samples of rules in %s", len(profiles), len(files), root), err)
 	}
 	var all []v1alpha1.Rule
-	for _, file := range files {
+	for _, file := range slices.Concat(profiles, files) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
