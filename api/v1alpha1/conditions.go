@@ -93,7 +93,8 @@ const (
 	// ReasonAccepted: valid, and all that is named exists.
 	ReasonAccepted = "Accepted"
 	// ReasonServerNotFound of a profile: no DstackServer of that name is in its
-	// namespace. Create it, or mend spec.serverRef.
+	// namespace. Create it, or create the profile again with another
+	// spec.serverRef.
 	ReasonServerNotFound = "ServerNotFound"
 	// ReasonServerNotAccepted of a profile: its DstackServer is not accepted; see
 	// there.
@@ -106,7 +107,7 @@ const (
 	// also: its container uses another directory than spec.serverDir.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonWorkloadNotFound of a server: the workload does not exist. Create it,
-	// or mend spec.workload by making a new DstackServer.
+	// or make a DstackServer with the right spec.workload.
 	ReasonWorkloadNotFound = "WorkloadNotFound"
 	// ReasonContainerNotFound of a server: the workload has no such container, or
 	// several and none is named. Set spec.workload.container.
@@ -186,7 +187,7 @@ const (
 	// ReasonNotConfigured: spec.sshProxy is not set.
 	ReasonNotConfigured = "NotConfigured"
 	// ReasonAnswering: the proxy greets as dstack's SSH proxy does, and server pods
-	// that know of it have its token.
+	// that are configured with it have its token.
 	ReasonAnswering = "Answering"
 	// ReasonSecretInvalid: a Secret of the proxy is missing or holds no usable host
 	// keys or token.
@@ -194,7 +195,7 @@ const (
 	// ReasonAddressPending: the load balancer has no address yet.
 	ReasonAddressPending = "AddressPending"
 	// ReasonAddressChanged: the load balancer has another address than the server
-	// was told. Write the one that is right to spec.sshProxy.managed.address.
+	// is configured with. Write the one that is right to spec.sshProxy.managed.address.
 	ReasonAddressChanged = "AddressChanged"
 	// ReasonInvalidAddress: the load balancer has an address that dstack cannot
 	// use. Set spec.sshProxy.managed.address.
@@ -217,14 +218,14 @@ const (
 
 // Reasons used with SettingsApplied.
 const (
-	// ReasonWaitingForSSHProxy: the server is told of the SSH proxy only when that
-	// answers, because nobody could log in before.
+	// ReasonWaitingForSSHProxy: the server is configured with the SSH proxy only when
+	// that answers, because nobody could log in before.
 	ReasonWaitingForSSHProxy = "WaitingForSSHProxy"
 	// ReasonApplied: all settings are in the workload and in every pod.
 	ReasonApplied = "Applied"
-	// ReasonWaitingForPolicyServers: the server is told to ask the policy server
-	// only when all replicas are ready, and gets a looser network mode only when
-	// all of them know of it.
+	// ReasonWaitingForPolicyServers: the server is configured with the policy server
+	// only when all replicas are ready, and gets a weaker network mode only when all
+	// of them have that policy.
 	ReasonWaitingForPolicyServers = "WaitingForPolicyServers"
 	// ReasonRolloutInProgress: pods with the settings are on their way.
 	ReasonRolloutInProgress = "RolloutInProgress"
@@ -264,7 +265,7 @@ const (
 	// another object by envFrom, where it is not seen. Or the container's command
 	// changes it or hides it.
 	ReasonSettingHidden = "SettingHidden"
-	// ReasonNotVisible: the server runs elsewhere (spec.api.url), so what its processes
+	// ReasonNotVisible: the server is external (spec.api.url), so what its processes
 	// run with cannot be seen from here. Put in place what ConfigMap
 	// isolation-manual-NAME shows. With Programmed and UnmatchedProjectsCovered too: the
 	// policy is served, and that every process asks for it cannot be seen.

@@ -59,7 +59,7 @@ const explanation = `
   tell it ([rules.md](rules.md#dstack-offer)). With ` + "`--group-by`" + `, dstack queries no plugin. Of backends that not every
   version of dstack has, those are filled in that the requesting version has; with ` + "`delivery: REST`" + `, which does not report
   its version, ` + "`seeweb`" + `, ` + "`daytona`" + ` and ` + "`lium`" + ` are offered when they are named.
-- "Server setting" means that dstack itself is told to refuse it in all projects, where every policy that enforces denies it and no
+- "Server setting" means that dstack itself is configured to refuse it in all projects, where every policy that enforces denies it and no
   exception lifts it; else the plugin alone refuses, by project.
 `
 
