@@ -275,7 +275,7 @@ func (p *pass) why(name string) string {
 	case "label " + workload.LabelServerPod:
 		return "how Services and NetworkPolicies of the operator select the server's pods"
 	case "initContainer " + workload.InjectContainer:
-		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from; or the token of the policy server"
+		return "how config.yml is prepared, or the token of the policy server"
 	default:
 		return "the policy plugin: spec.policyPlugin.delivery is " + string(p.server.Spec.PolicyPlugin.Delivery)
 	}

@@ -320,7 +320,9 @@ var _ = Describe("The first injection", func() {
 		Expect(w.injected()).To(BeFalse())
 		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False WaitingForSSHProxy: the server is told of the policy server and of the SSH proxy in one restart; " +
 			"if the proxy does not answer within 1m0s, of the policy server first"))
-		Expect(w.result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", patience)))
+		w.after(patience - left)
+		w.wakesInTime()
+		Expect(w.injected()).To(BeFalse())
 		w.sshProxiesUp()
 		w.settle()
 		Expect(w.injected()).To(BeTrue())
