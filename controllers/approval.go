@@ -169,13 +169,10 @@ func (p *pass) otherApproval() string {
 // pending says what a change would do.
 func (r *DstackServerReconciler) pending(ctx context.Context, p *pass, planned manifests.Intent) *v1alpha1.PendingChange {
 	change := &v1alpha1.PendingChange{Revision: planned.Revision, Items: p.changes(planned)}
-	change.ActiveRuns = r.countedRuns(ctx, p, change.Revision)
+	var count string
+	change.ActiveRuns, count = r.countedRuns(ctx, p, change.Revision)
 	change.Message = "the dstack server restarts: for that time its API does not answer and nobody new can log in to a run; runs go on"
 	if planned.SSHSettings() == nil && p.toldOfSSHProxy() {
-		count := ""
-		if change.ActiveRuns != nil {
-			count = fmt.Sprint(*change.ActiveRuns)
-		}
 		if stranded := status.Stranded(p.server, count); stranded != "" {
 			change.Message += "; " + stranded
 		}
@@ -186,9 +183,9 @@ func (r *DstackServerReconciler) pending(ctx context.Context, p *pass, planned m
 	return change
 }
 
-// countedRuns is the number of active runs as it was a few minutes ago at most: a
-// change may wait for days, and each new number is a write.
-func (r *DstackServerReconciler) countedRuns(ctx context.Context, p *pass, revision string) *int32 {
+// countedRuns is the number of active runs as it was a few minutes ago at most, and the
+// words for it: a change may wait for days, and each new number is a write.
+func (r *DstackServerReconciler) countedRuns(ctx context.Context, p *pass, revision string) (*int32, string) {
 	now := r.Clock.Now()
 	var known *int32
 	if before := p.server.Status.PendingChange; before != nil && before.Revision == revision {
@@ -197,38 +194,26 @@ func (r *DstackServerReconciler) countedRuns(ctx context.Context, p *pass, revis
 	if last := p.memory.counted; last.revision == revision {
 		if left := last.at.Add(countRunsEvery).Sub(now); left > 0 {
 			p.wakeAfter(left)
-			return known
+			return known, last.count
 		}
 	}
-	p.memory.counted = counting{revision, now}
-	p.wakeAfter(countRunsEvery)
-	if runs := r.activeRuns(ctx, p); runs != nil {
-		return runs
+	token, _ := r.adminToken(ctx, p.server)
+	listed := listActive(ctx, r.Prober, p, token)
+	number, count := listed.number(), listed.count()
+	if !listed.known && known != nil {
+		number, count = known, fmt.Sprint(*known)
 	}
-	return known
+	p.memory.counted = counting{revision, now, count}
+	p.wakeAfter(countRunsEvery)
+	return number, count
 }
 
 // counting is when the active runs were counted last that a change meets.
 type counting struct {
 	revision string
 	at       time.Time
-}
-
-// activeRuns is the number of runs that have not ended; nil when it is not known,
-// which it is not either when there are more than can be listed in time.
-func (r *DstackServerReconciler) activeRuns(ctx context.Context, p *pass) *int32 {
-	token, finding := r.adminToken(ctx, p.server)
-	if token == "" || finding.Reason != "" {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askForRuns)
-	defer cancel()
-	runs, all, err := r.Prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
-	if err != nil || !all {
-		return nil
-	}
-	n := int32(len(runs)) //nolint:gosec // bounded by the client
-	return &n
+	// count is what was said of their number.
+	count string
 }
 
 // changes compares the workload with what is planned for it, item by item.
@@ -290,7 +275,7 @@ func (p *pass) why(name string) string {
 	case "label " + workload.LabelServerPod:
 		return "how Services and NetworkPolicies of the operator select the server's pods"
 	case "initContainer " + workload.InjectContainer:
-		return "how config.yml is prepared: spec.policyPlugin, spec.defaultPermissions, or where the file is mounted from; or the token of the policy server"
+		return "how config.yml is prepared, or the token of the policy server"
 	default:
 		return "the policy plugin: spec.policyPlugin.delivery is " + string(p.server.Spec.PolicyPlugin.Delivery)
 	}

@@ -45,7 +45,7 @@ var _ = Describe("A condition beside Ready", func() {
 		day := ends.Format("2006-01-02")
 		one := "exception nlp-lead ended on " + day + " at 23:59 UTC"
 		two := one + ", exception intern ended on " + ends.Add(time.Hour).Format("2006-01-02") + " at 00:59 UTC"
-		const remedy = ": remove it from spec.exceptions, or set a later expiresAt"
+		const remedy = ": remove what has ended from spec.exceptions, or set a later expiresAt"
 		const warning = "Warning ExceptionExpired ExceptionsCurrent is False: "
 
 		expect(ends.Add(-time.Second), "True NoneExpired: no exception has ended", "", time.Second, active, active)
@@ -64,7 +64,7 @@ var _ = Describe("A condition beside Ready", func() {
 		w := usual(testkit.MakeProfile("research").AllowHostSSH().Rule("typo", `objct.x`, "no").Obj(),
 			testkit.MakeProfile("vision").AllowHostSSH().Obj())
 		w.pass()
-		const wrong = "1 of 2 profiles is not accepted: research (spec.rules[0].expression): correct what condition Accepted of the profile names"
+		const wrong = "1 of 2 profiles is not accepted: research (spec.rules[0].expression): see condition Accepted of each"
 		Expect(w.events()).To(ContainElement("Warning RulesInvalid ProfilesAccepted is False: " + wrong))
 		w.bringUp()
 		Expect(w.condition("ProfilesAccepted")).To(Equal("ProfilesAccepted=False RulesInvalid: " + wrong))

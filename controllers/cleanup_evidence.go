@@ -152,7 +152,7 @@ func (c *Cleanup) sayLeftAlone(ctx context.Context, s *v1alpha1.DstackServer, re
 		},
 		EventTime: now, Type: corev1.EventTypeWarning, Reason: reasonLeftAlone, Action: "Cleanup",
 		ReportingController: "dstack-isolation", ReportingInstance: "cleanup",
-		Note: clip("the cleanup of the operator's chart ran and restored nothing: " + reason),
+		Note: clip("the chart's cleanup restored nothing: " + reason),
 	}
 	if err := c.client.Create(ctx, event); err != nil {
 		logr.FromContextOrDiscard(ctx).Error(err, "Could not make an event", "server", s.Name)

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/controllers"
 	"github.com/dstack-isolation/operator/internal/uninstall"
 )
@@ -25,8 +26,13 @@ import (
 // cleanupOf runs the cleanup of release "operator" as its chart does, rendered at a
 // revision.
 func (w *world) cleanupOf(c client.Client, timeout time.Duration, revision int) error {
-	ctx, cancel := context.WithTimeout(logr.NewContext(context.Background(), GinkgoLogr), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	return w.cleanupUntil(ctx, c, revision)
+}
+
+func (w *world) cleanupUntil(ctx context.Context, c client.Client, revision int) error {
+	ctx = logr.NewContext(ctx, GinkgoLogr)
 	release := uninstall.Release{Namespace: w.ns, Name: "operator", Manager: "manager"}
 	return controllers.NewCleanup(c, w.ns).RunFor(ctx, release, revision)
 }
@@ -95,7 +101,7 @@ func (w *world) expectLeftAlone(before map[string]string, why string) {
 	Expect(w.versions()).To(Equal(before))
 	Expect(isInjected(w.deployment())).To(BeTrue())
 	Expect(w.cleanupEvents()).To(Equal([]string{
-		"Warning CleanupSkipped DstackServer/main: the cleanup of the operator's chart ran and restored nothing: " + why,
+		"Warning CleanupSkipped DstackServer/main: the chart's cleanup restored nothing: " + why,
 	}))
 }
 
@@ -103,7 +109,7 @@ var _ = Describe("The cleanup of a release", func() {
 	const (
 		long   = 30 * time.Second
 		remedy = ": to restore the dstack servers, delete the DstackServers before you delete the operator, or run: kubectl -n NS annotate --overwrite deployment manager isolation.dstack.ai/uninstall=operator"
-		none   = "no release operator of Helm's is in namespace NS, so nothing shows that the operator is being uninstalled" + remedy
+		none   = "Helm has no release operator in namespace NS, so the operator is not known to be uninstalled" + remedy
 	)
 	up := func() *world {
 		GinkgoHelper()
@@ -132,7 +138,7 @@ var _ = Describe("The cleanup of a release", func() {
 			w.managerOf("manager", "operator", ordered)
 			w.managerOf("other-manager", "other")
 			w.helmSecret("uninstalling", 1)
-		}, "namespace NS has another manager, Deployment other-manager of release other: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
+		}, "namespace NS is also managed by Deployment other-manager of release other: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
 	} {
 		It("restores nothing of a release "+about, func() {
 			w := up()
@@ -226,7 +232,19 @@ var _ = Describe("The cleanup of a release", func() {
 		Expect(api.Client.Status().Update(context.Background(), d)).To(Succeed())
 		Expect(api.Client.Delete(context.Background(), w.server())).To(Succeed())
 
-		Expect(w.cleanupOf(api.Client, 2*time.Second, 1)).To(MatchError("DstackServer main: it is being deleted, and the manager has not restored its dstack server: look at its status: context deadline exceeded"))
+		until, cancel := context.WithCancel(context.Background())
+		looks := 0
+		looking := interceptor.NewClient(api.Client, interceptor.Funcs{Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			err := c.Get(ctx, key, o, opts...)
+			if _, is := o.(*v1alpha1.DstackServer); is {
+				if looks++; looks == 2 {
+					cancel()
+				}
+			}
+			return err
+		}})
+		Expect(w.cleanupUntil(until, looking, 1)).To(MatchError("DstackServer main: it is being deleted, and the manager has not restored its dstack server: look at its status: context canceled"))
+		Expect(looks).To(Equal(2))
 		Expect(isInjected(w.deployment())).To(BeTrue(), "to restore it is the manager's")
 		done := background(func() error { return w.cleanupOf(api.Client, long, 1) })
 		Expect(w.try("main")).To(Succeed())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,8 +67,8 @@ func (r *DstackServerReconciler) lookAtConfig(ctx context.Context, p *pass) erro
 }
 
 // restartedWithout says of a file that has got its line back that a container started
-// anew while it was gone, and may have read it so. When it went is known to as much as
-// the file is read.
+// anew while it was gone, and may have read it so. The file is read once a minute, so
+// the moment of the change is known to a minute.
 func (p *pass) restartedWithout() status.Finding {
 	was := meta.FindStatusCondition(p.server.Status.Conditions, v1alpha1.ConditionSettingsApplied)
 	if was == nil || was.Reason != v1alpha1.ReasonConfigMountClash {
@@ -80,8 +79,8 @@ func (p *pass) restartedWithout() status.Finding {
 		return status.Finding{}
 	}
 	return status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
-		"container %s of pod %s restarted while %s may not have named the plugin: restart the pods (kubectl -n %s rollout restart %s/%s)",
-		p.container.Name, pod, configPath(p.server), p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name))
+		"container %s of pod %s restarted while %s may not have named the plugin: restart the pods (%s)",
+		p.container.Name, pod, configPath(p.server), p.restartCommand()))
 }
 
 func configPath(s *v1alpha1.DstackServer) string {

@@ -146,7 +146,7 @@ func (r *DstackServerReconciler) program(ctx context.Context, p *pass) error {
 	return r.retireUnlessFailed(ctx, p, ownErr, observeErr, sshErr, settingsErr)
 }
 
-// retireUnlessFailed is the last step: only a pass that has seen everything knows which
+// retireUnlessFailed is the last step: only a pass without a failed step has seen which
 // copies of Secrets nobody reads.
 func (r *DstackServerReconciler) retireUnlessFailed(ctx context.Context, p *pass, steps ...error) error {
 	if err := errors.Join(steps...); err != nil {

@@ -71,7 +71,7 @@ func (p *pass) unlabelled() *metav1.LabelSelector {
 }
 
 // unlabelledForTokens is unlabelled for a Service that tokens are sent to: nothing is
-// sent by labels that a foreign pod has too.
+// sent by labels that a pod has too which is not known to be the server's.
 func (p *pass) unlabelledForTokens() *metav1.LabelSelector {
 	if p.foreign {
 		return nil

@@ -39,7 +39,7 @@ func isNews(c metav1.Condition, old *metav1.Condition) bool {
 	if old != nil && old.Status == c.Status && old.Reason == c.Reason && !anotherEnded(c, old) {
 		return false
 	}
-	return !mirrors(c) && c.Reason != v1alpha1.ReasonPending && !neverWanted(c, old) && !asEver(c, old)
+	return !mirrors(c) && c.Reason != v1alpha1.ReasonPending && !neverWanted(c, old) && !stillGood(c, old)
 }
 
 // isWarning tells of what somebody should act on.
@@ -72,9 +72,9 @@ func neverWanted(c metav1.Condition, old *metav1.Condition) bool {
 	return c.Reason == v1alpha1.ReasonNotConfigured && (old == nil || old.Reason == v1alpha1.ReasonPending)
 }
 
-// asEver tells of a condition beside Ready that is not False and was not: it is
+// stillGood tells of a condition beside Ready that is not False and was not: it is
 // about what may never happen.
-func asEver(c metav1.Condition, old *metav1.Condition) bool {
+func stillGood(c metav1.Condition, old *metav1.Condition) bool {
 	return status.IsAside(c.Type) && c.Status != metav1.ConditionFalse && (old == nil || old.Status != metav1.ConditionFalse)
 }
 

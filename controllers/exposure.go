@@ -127,8 +127,8 @@ func (p *pass) releaseNotice(exposed int, runs activeRuns) string {
 	return text
 }
 
-// announceStranded says, before settings are applied that have no SSH proxy any more,
-// which runs users lose access to. It is said once for these settings.
+// announceStranded says, before settings are applied or shown that have no SSH proxy any
+// more, which runs users lose access to. It is said once for these settings.
 func (r *DstackServerReconciler) announceStranded(ctx context.Context, p *pass, intent manifests.Intent) {
 	if intent.SSHSettings() != nil || !p.toldOfSSHProxy() || p.memory.strandedBy == intent.Revision {
 		return
@@ -136,7 +136,7 @@ func (r *DstackServerReconciler) announceStranded(ctx context.Context, p *pass, 
 	p.memory.strandedBy = intent.Revision
 	token, _ := r.adminToken(ctx, p.server)
 	if stranded := status.Stranded(p.server, listActive(ctx, r.Prober, p, token).count()); stranded != "" {
-		p.tell(corev1.EventTypeWarning, v1alpha1.ReasonReleasing, "the SSH proxy is about to be taken out of the settings of "+p.workload.String()+": "+stranded)
+		p.tell(corev1.EventTypeWarning, v1alpha1.ReasonReleasing, fmt.Sprintf("removing the SSH proxy from %s: %s", p.workload, stranded))
 		p.emitNotes(r.Recorder)
 	}
 }
@@ -169,6 +169,16 @@ func listActive(ctx context.Context, prober *observe.Prober, p *pass, token stri
 	defer cancel()
 	runs, all, err := prober.Runs(ctx, p.addresses(), p.apiPort(), token, dstack.RunsQuery{OnlyActive: true})
 	return activeRuns{runs, err == nil, all}
+}
+
+// number is how many there are; nil when it is not known, or there are more than could be
+// listed.
+func (a activeRuns) number() *int32 {
+	if !a.known || !a.all {
+		return nil
+	}
+	n := int32(len(a.runs)) //nolint:gosec // bounded by the client
+	return &n
 }
 
 // count is how many there are; "" when it is not known.

@@ -130,7 +130,7 @@ var _ = Describe("What a release exposes", func() {
 		remove["when it is deleted"](w)
 		Expect(w.try("main")).To(Succeed())
 		told := w.events()
-		Expect(told[0]).To(Equal("Warning Releasing " + about + "; users lose SSH access to active runs that started while the SSH proxy was enforced (how many is unknown without spec.api.adminTokenSecretRef); to keep it until these runs end, keep or restore spec.sshProxy, with hostSSH Allowed in every policy; SSH sessions through the proxy, which nobody can count from here, end when its pods stop, at the latest 600 s after they are told to"))
+		Expect(told[0]).To(Equal("Warning Releasing " + about + "; active runs that started while the SSH proxy was enforced lose SSH access (their number is unknown: set spec.api.adminTokenSecretRef). To keep it until they end, keep spec.sshProxy and set hostSSH to Allowed in every policy; SSH sessions through the proxy, which nobody can count from here, end when its pods stop, at the latest 600 s after they are told to"))
 		profiles := 0
 		for _, e := range told {
 			if strings.HasPrefix(e, "Warning Releasing profile NS/") {

@@ -66,7 +66,7 @@ func adopted(pod *corev1.Pod, by metav1.Object, kind string) {
 	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(by, appsv1.SchemeGroupVersion.WithKind(kind))}
 }
 
-const foreignRemedy = ". Services that select by these labels send users' requests there, with their tokens: delete it. If dstack started it, deny controls.tags, or run jobs in another namespace"
+const foreignRemedy = ". Services that select by these labels send it users' requests and tokens: delete it. For a pod of a dstack job, deny controls.tags or run jobs in another namespace"
 
 var _ = Describe("A pod with the labels of the server", func() {
 	ctx := context.Background()
@@ -226,6 +226,19 @@ var _ = Describe("A pod with the labels of the server", func() {
 		peers := get(w, manifests.PolicyServerName("main"), &networkingv1.NetworkPolicy{}).Spec.Ingress[0].From
 		Expect(peers).To(HaveLen(3))
 		Expect(peers[2].PodSelector.MatchLabels).To(Equal(testkit.ServerLabels()))
+	})
+
+	It("is not reached by the workload's labels while the owner of another pod is not known", func() {
+		w, _, _ := closed(managedAt("ssh.example.com"))
+		change(w, get(w, "dstack-server-0", &corev1.Pod{}), func(pod *corev1.Pod) { delete(pod.Labels, "isolation.dstack.ai/server-pod") })
+		gone := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "gone", UID: "gone", Labels: map[string]string{testkit.HashLabel: "gone"}}}
+		job := w.jobPod("train-0-0", func(pod *corev1.Pod) { adopted(pod, gone, "ReplicaSet") })
+		w.settle()
+		Expect(w.condition("PodsOwned")).To(HavePrefix("PodsOwned=Unknown PodsUnknown: "))
+		own := map[string]string{"isolation.dstack.ai/server-pod": "main"}
+		Expect(get(w, manifests.ServerServiceName("main"), &corev1.Service{}).Spec.Selector).To(Equal(own), "the proxies send it their token")
+		Expect(get(w, manifests.PolicyServerName("main"), &networkingv1.NetworkPolicy{}).Spec.Ingress[0].From).To(HaveLen(3), "the server must be let in, by a token")
+		Expect(job.got()).To(BeEmpty())
 	})
 
 	It("loses its label with the settings", func() {

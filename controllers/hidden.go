@@ -180,6 +180,6 @@ func (p *pass) startedWithHidden(h hidden) status.Finding {
 		reason, effect = v1alpha1.ReasonConfigDisabled, ", and have loaded no plugin"
 	}
 	return status.Stuck(reason, fmt.Sprintf(
-		"a server pod may have started while %s came from %s by envFrom%s: restart the pods (kubectl -n %s rollout restart %s/%s)",
-		h.variable, h.source, effect, p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name))
+		"a server pod may have started while %s came from %s by envFrom%s: restart the pods (%s)",
+		h.variable, h.source, effect, p.restartCommand()))
 }

@@ -36,6 +36,7 @@ func (r *DstackServerReconciler) showSettings(ctx context.Context, p *pass) erro
 		p.facts.Settings = status.Unknown(v1alpha1.ReasonReconcileError, err.Error())
 		return err
 	}
+	r.announceStranded(ctx, p, intent)
 	p.facts.Injected = append(intent.InPlace(), p.surplus(intent)...)
 	missing := inState(p.facts.Injected, map[v1alpha1.InjectedState]string{v1alpha1.InjectedMissing: "", v1alpha1.InjectedDifferent: " (it is different)"})
 	surplus := inState(p.facts.Injected, map[v1alpha1.InjectedState]string{v1alpha1.InjectedSurplus: ""})

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -31,7 +32,7 @@ type pass struct {
 	// matching are all pods with the workload's labels: its own, and such as are not
 	// known to be. They may rely on what the operator made, and get no secret.
 	matching []corev1.Pod
-	// foreign is true when one of these is not the workload's.
+	// foreign is true when one of these is not known to be the workload's.
 	foreign   bool
 	effective *isolation.Effective
 	// token of the policy server, its digest, and the Secret from which pods take it.
@@ -79,6 +80,11 @@ func (p *pass) wakeAfter(d time.Duration) {
 	if d > 0 && (p.requeue == 0 || d < p.requeue) {
 		p.requeue = d
 	}
+}
+
+// restartCommand starts all pods of the workload anew.
+func (p *pass) restartCommand() string {
+	return fmt.Sprintf("kubectl -n %s rollout restart %s/%s", p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name)
 }
 
 func (p *pass) warn(format string, args ...any) {

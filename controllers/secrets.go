@@ -20,6 +20,10 @@ import (
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
+// errTokenInvalid means that a Secret of the operator's own, such as that of the
+// policy server's token, exists and holds nothing usable, or is not the operator's.
+var errTokenInvalid = errors.New("Secret is not usable")
+
 // secretsPass is what a pass has found out about the operator's own Secrets.
 type secretsPass struct {
 	// seal is the Secret of manifests.SealSecretName.
@@ -72,10 +76,10 @@ func (r *DstackServerReconciler) ownSecret(ctx context.Context, server *v1alpha1
 		err = r.makeSecret(ctx, &secret, objectMeta(server, name, manifests.Labels(server)), key, newToken)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make Secret %s: %w", name, err)
+		return nil, fmt.Errorf("read or make Secret %s: %w", name, err)
 	}
 	if len(secret.Data[key]) == 0 || secret.Labels[manifests.LabelServer] != server.Name {
-		return nil, fmt.Errorf("%w: Secret %s has no key %s or was not made by the operator: delete it, and the operator makes another", errTokenInvalid, name, key)
+		return nil, fmt.Errorf("%w: Secret %s has no value in key %s, or was not made by the operator: delete it, and the operator makes another", errTokenInvalid, name, key)
 	}
 	return &secret, nil
 }
@@ -240,7 +244,3 @@ func recordedCopies(ctx context.Context, live client.Reader, server *v1alpha1.Ds
 	}
 	return copies(&seal), nil
 }
-
-// errTokenInvalid means that a Secret of the operator's own, such as that of the
-// policy server's token, exists and holds nothing usable, or is not the operator's.
-var errTokenInvalid = errors.New("token Secret is not usable")

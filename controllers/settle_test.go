@@ -27,6 +27,19 @@ func (w *world) patient() {
 
 func (w *world) after(d time.Duration) { w.clock.SetTime(w.clock.Now().Add(d)) }
 
+// left of a time that the operator counts itself is less than the minute after which it
+// looks again anyway, by so much that no slow machine makes it more: the API server's
+// own clock counts as well.
+const left = 20 * time.Second
+
+// wakesInTime expects of a pass, so long before such a time is over, that it asks for
+// another one when it is.
+func (w *world) wakesInTime() {
+	GinkgoHelper()
+	w.pass()
+	Expect(w.result.RequeueAfter).To(And(BeNumerically(">", 10*time.Second), BeNumerically("<", time.Minute)))
+}
+
 // refuseSettings lets the API server refuse whatever the manager applies to the
 // workload.
 func refuseSettings(err error) interceptor.Funcs {

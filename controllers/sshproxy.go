@@ -43,8 +43,8 @@ type sshPass struct {
 	// answers is true when it greets as dstack's SSH proxy does, with the host keys that
 	// it should have.
 	answers bool
-	// untrue is true when no proxy presents the host keys any more that users were told.
-	untrue bool
+	// unpresented is true when no proxy presents the host keys any more that users were told.
+	unpresented bool
 	// behind is true while the proxy keeps the earlier token, which server pods
 	// still have.
 	behind bool

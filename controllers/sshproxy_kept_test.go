@@ -229,7 +229,7 @@ var _ = Describe("What a server was told of its SSH proxy", func() {
 			s.Spec.SSHProxy.Managed.TokenSecretRef = &v1alpha1.SecretKeyReference{Name: name, Key: "token"}
 		})
 		w.settle()
-		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False SecretInvalid: spec.sshProxy names Secret " + name + ", " +
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False SecretInvalid: spec.sshProxy.managed.tokenSecretRef names Secret " + name + ", " +
 			"a copy that the operator deletes when no pod reads it: leave the reference out, or put the value into another Secret and name that"))
 		Expect(w.toldOfSSH()).To(Equal(sshVariables))
 		Expect(w.copies("isolation-ssh-main-token")).To(Equal([]string{name}))

@@ -82,7 +82,7 @@ func (r *DstackServerReconciler) askSSHProxies(ctx context.Context, p *pass, add
 	}
 	differs, stands := sshproxy.Compare(p.ssh.hostKey, published, presented)
 	if differs != "" {
-		p.ssh.untrue = !stands
+		p.ssh.unpresented = !stands
 		p.wakeAfter(askLater)
 		return status.Waiting(v1alpha1.ReasonHostKeyMismatch, p.hostKeyMismatch(differs))
 	}
@@ -95,12 +95,12 @@ func (r *DstackServerReconciler) askSSHProxies(ctx context.Context, p *pass, add
 // Secret has.
 func (p *pass) hostKeyMismatch(differs string) string {
 	ref := manifests.SSHHostKeysRef(p.server)
-	what := fmt.Sprintf("an SSH proxy %s, which Secret %s has: restart the proxies: kubectl -n %s rollout restart deployment %s",
+	what := fmt.Sprintf("an SSH proxy %s of Secret %s: run kubectl -n %s rollout restart deployment/%s",
 		differs, ref.Name, p.server.Namespace, manifests.SSHProxyName(p.server.Name))
 	if ofOperators(p.server, ref) {
 		return what
 	}
-	return what + ". If it stays, put the keys into a Secret with another name, and set spec.sshProxy.managed.hostKeysSecretRef to it"
+	return what + ". If it stays, put the keys into a Secret with another name and set spec.sshProxy.managed.hostKeysSecretRef to that"
 }
 
 // publishedHostKeys are those that users were told to trust.
@@ -115,7 +115,7 @@ func (p *pass) publishedHostKeys() sshproxy.HostKeys {
 // presents any more.
 func (p *pass) keepPublished() {
 	p.facts.SSH = p.server.Status.SSHProxy.DeepCopy()
-	if p.ssh.untrue && p.facts.SSH != nil {
+	if p.ssh.unpresented && p.facts.SSH != nil {
 		p.facts.SSH.Fingerprints, p.facts.SSH.KnownHosts = nil, nil
 	}
 }
@@ -133,13 +133,16 @@ func (r *DstackServerReconciler) observeMemory(ctx context.Context, p *pass) err
 		known = before.LastOutOfMemory
 	}
 	killed, last := workload.OutOfMemory(pods.Items)
-	message := fmt.Sprintf("%d of %d SSH proxy pods were killed for lack of memory, which ended their sessions: raise spec.sshProxy.managed.resources.limits.memory", killed, len(pods.Items))
+	message := fmt.Sprintf("%d of %d SSH proxy pods ran out of memory, which ended their sessions: raise spec.sshProxy.managed.resources.limits.memory", killed, len(pods.Items))
 	if killed > 0 {
 		p.facts.SSHProxy.Message += "; " + message
 	}
 	if !last.IsZero() && (known == nil || known.Before(&last)) {
 		p.tell(corev1.EventTypeWarning, v1alpha1.ReasonOutOfMemory, message)
 		known = &last
+	}
+	if p.facts.SSH == nil && known != nil {
+		p.facts.SSH = &v1alpha1.SSHProxyStatus{} // A status that was lost: else it were told with each pass.
 	}
 	if p.facts.SSH != nil {
 		p.facts.SSH.LastOutOfMemory = known

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -122,14 +121,18 @@ func (p *pass) judgeSSHToken(pod *corev1.Pod, err error, state dstack.SSHProxyTo
 // proxy. One that was made with the present settings nobody else will replace: it read
 // the Secret before that was changed, or its kubelet serves an earlier value.
 func (p *pass) tokenMismatch(pod *corev1.Pod) status.Finding {
-	if pod.Annotations[workload.AnnotationSSHToken] != p.ssh.tokenID {
-		return status.Waiting(v1alpha1.ReasonTokenMismatch, "a server pod has another token than the SSH proxy, so that it lets nobody in: waiting for the pod to be replaced")
-	}
 	ref := manifests.SSHTokenRef(p.server)
-	message := fmt.Sprintf("a server pod has another token than Secret %s, so it accepts no login, and no rollout will replace it: restart it: kubectl -n %s rollout restart %s %s",
-		ref.Name, p.server.Namespace, strings.ToLower(string(p.workload.Kind)), p.workload.Meta.Name)
+	message := fmt.Sprintf("server pod %s has another token than Secret %s and accepts no login", pod.Name, ref.Name)
+	if pod.Annotations[workload.AnnotationSSHToken] != p.ssh.tokenID {
+		message += ": waiting for its replacement"
+		if p.server.Spec.Rollout == v1alpha1.RolloutOnApproval && p.workload.Template.Annotations[workload.AnnotationSSHToken] != p.ssh.tokenID {
+			message += "; approve the restart in status.pendingChange"
+		}
+		return status.Waiting(v1alpha1.ReasonTokenMismatch, message)
+	}
+	message += ". No rollout replaces it: run " + p.restartCommand()
 	if !ofOperators(p.server, ref) {
-		message += ". If it stays, put the token into a Secret with another name, and set spec.sshProxy to it"
+		message += fmt.Sprintf(". If it stays, put the token into a Secret with another name and set %s to that", sshSecretField(p.server, ref))
 	}
 	return status.Stuck(v1alpha1.ReasonTokenMismatch, message)
 }

@@ -167,8 +167,8 @@ var _ = Describe("A new token for the SSH proxy", func() {
 		w, process := closedByTheirs()
 		process.setSSHToken("tok-of-before")
 		w.settle()
-		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: a server pod has another token than Secret ssh, so it accepts no login, and no rollout will replace it: " +
-			"restart it: kubectl -n NS rollout restart deployment dstack-server. If it stays, put the token into a Secret with another name, and set spec.sshProxy to it"))
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: server pod dstack-server-0 has another token than Secret ssh and accepts no login. No rollout replaces it: run " +
+			"kubectl -n NS rollout restart deployment/dstack-server. If it stays, put the token into a Secret with another name and set spec.sshProxy.managed.tokenSecretRef to that"))
 	})
 
 	It("of the user's lets the operator's own be forgotten, once no pod has it", func() {
@@ -252,7 +252,7 @@ var _ = Describe("New host keys of the SSH proxy", func() {
 		w.network.at("10.0.2.2:30022", w.network.sshServer(sshBanner, get(w, former, &corev1.Secret{}).Data["host-keys"]))
 		w.settle()
 		Expect(w.condition("SSHProxyReady")).To(MatchRegexp(
-			`^SSHProxyReady=False HostKeyMismatch: an SSH proxy presents host key SHA256:\S+ and not SHA256:\S+, which Secret isolation-ssh-main-host-keys has: restart the proxies: kubectl -n NS rollout restart deployment isolation-ssh-main$`))
+			`^SSHProxyReady=False HostKeyMismatch: an SSH proxy presents host key SHA256:\S+ instead of SHA256:\S+ of Secret isolation-ssh-main-host-keys: run kubectl -n NS rollout restart deployment/isolation-ssh-main$`))
 		Expect(w.server().Status.SSHProxy).To(Equal(said))
 		Expect(w.events()).To(ContainElement(HavePrefix("Warning HostKeyMismatch SSHProxyReady is False: ")))
 
@@ -295,8 +295,8 @@ var _ = Describe("New host keys of the SSH proxy", func() {
 		w, _, _ := closed(proxy, theirs)
 		w.network.at("10.0.2.2:30022", w.network.greet(sshBanner))
 		w.settle()
-		Expect(w.condition("SSHProxyReady")).To(HaveSuffix(", which Secret theirs has: restart the proxies: kubectl -n NS rollout restart deployment isolation-ssh-main. " +
-			"If it stays, put the keys into a Secret with another name, and set spec.sshProxy.managed.hostKeysSecretRef to it"))
+		Expect(w.condition("SSHProxyReady")).To(HaveSuffix(" of Secret theirs: run kubectl -n NS rollout restart deployment/isolation-ssh-main. " +
+			"If it stays, put the keys into a Secret with another name and set spec.sshProxy.managed.hostKeysSecretRef to that"))
 	})
 })
 
@@ -320,7 +320,9 @@ var _ = Describe("The first injection", func() {
 		Expect(w.injected()).To(BeFalse())
 		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False WaitingForSSHProxy: the server is told of the policy server and of the SSH proxy in one restart; " +
 			"if the proxy does not answer within 1m0s, of the policy server first"))
-		Expect(w.result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", patience)))
+		w.after(patience - left)
+		w.wakesInTime()
+		Expect(w.injected()).To(BeFalse())
 		w.sshProxiesUp()
 		w.settle()
 		Expect(w.injected()).To(BeTrue())

@@ -95,11 +95,23 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 func mayBeNamed(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) error {
 	switch {
 	case isCopy(server, ref):
-		return fmt.Errorf("spec.sshProxy names Secret %s, a copy that the operator deletes when no pod reads it: leave the reference out, or put the value into another Secret and name that: %w", ref.Name, errSecretInvalid)
+		return fmt.Errorf("%s names Secret %s, a copy that the operator deletes when no pod reads it: leave the reference out, or put the value into another Secret and name that: %w", sshSecretField(server, ref), ref.Name, errSecretInvalid)
 	case ofOperators(server, ref) && server.Spec.SSHProxy.Managed == nil:
 		return fmt.Errorf("spec.sshProxy.external.tokenSecretRef names Secret %s, which is the operator's own and goes with the proxy that it ran: copy the token into another Secret, and name that: %w", ref.Name, errSecretInvalid)
 	}
 	return nil
+}
+
+// sshSecretField is the field of the spec that names a Secret of the SSH proxy.
+func sshSecretField(server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference) string {
+	switch {
+	case server.Spec.SSHProxy.Managed == nil:
+		return "spec.sshProxy.external.tokenSecretRef"
+	case ref == manifests.SSHTokenRef(server):
+		return "spec.sshProxy.managed.tokenSecretRef"
+	default:
+		return "spec.sshProxy.managed.hostKeysSecretRef"
+	}
 }
 
 // ofOperators tells whether a Secret has the name of one that the operator makes.

@@ -149,8 +149,8 @@ var _ = Describe("The SSH proxy", func() {
 		By("a pod with another token")
 		process := w.rollSSH("isolation-ssh-main-token").setSSHToken("another")
 		w.settle()
-		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: a server pod has another token than Secret isolation-ssh-main-token, so it accepts no login, and no rollout will replace it: " +
-			"restart it: kubectl -n NS rollout restart deployment dstack-server"))
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: server pod dstack-server-0 has another token than Secret isolation-ssh-main-token and accepts no login. No rollout replaces it: run " +
+			"kubectl -n NS rollout restart deployment/dstack-server"))
 
 		By("a pod that found the token empty")
 		process.setSSHToken("")
@@ -222,7 +222,7 @@ var _ = Describe("The SSH proxy", func() {
 			}}
 			w.setStatus(pod)
 		}
-		const message = "1 of 1 SSH proxy pods were killed for lack of memory, which ended their sessions: raise spec.sshProxy.managed.resources.limits.memory"
+		const message = "1 of 1 SSH proxy pods ran out of memory, which ended their sessions: raise spec.sshProxy.managed.resources.limits.memory"
 		w.events()
 		for _, after := range []time.Duration{0, time.Minute} {
 			killed(after)
@@ -234,6 +234,20 @@ var _ = Describe("The SSH proxy", func() {
 		w.restart()
 		w.settle()
 		Expect(w.events()).To(BeEmpty(), "another manager has nothing new to tell")
+
+		By("the status is lost while no proxy answers")
+		lost := w.server()
+		lost.Status.SSHProxy = nil
+		Expect(api.Client.Status().Update(ctx, lost)).To(Succeed())
+		for i := range sshReplicas {
+			w.network.gone(fmt.Sprintf("10.0.2.%d:30022", i+1))
+		}
+		w.pass()
+		Expect(w.events()).To(ContainElement("Warning OutOfMemory " + message))
+		w.settle()
+		Expect(w.events()).NotTo(ContainElement(ContainSubstring("OutOfMemory")), "nor again with each pass")
+		w.sshProxiesUp()
+		w.settle()
 
 		By("its pod is gone, and so is what the kubelet remembered")
 		w.end(pod.Name)

@@ -31,9 +31,9 @@ func withoutProxy(s *v1alpha1.DstackServer) { s.Spec.SSHProxy = nil }
 
 var _ = Describe("Runs that only the SSH proxy leads to", func() {
 	const (
-		lose  = "users lose SSH access to active runs that started while the SSH proxy was enforced ("
-		keep  = "); to keep it until these runs end, keep or restore spec.sshProxy, with hostSSH Allowed in every policy"
-		about = "the SSH proxy is about to be taken out of the settings of Deployment NS/dstack-server: "
+		lose  = "active runs that started while the SSH proxy was enforced lose SSH access ("
+		keep  = "). To keep it until they end, keep spec.sshProxy and set hostSSH to Allowed in every policy"
+		about = "removing the SSH proxy from Deployment NS/dstack-server: "
 	)
 	// up has the server's process, and two runs of which one has ended.
 	up := func() *world {
@@ -57,7 +57,7 @@ var _ = Describe("Runs that only the SSH proxy leads to", func() {
 		}})
 		Expect(w.try("main")).NotTo(Succeed())
 		Expect(w.toldOfSSH()).To(Equal(sshVariables))
-		Expect(w.events()).To(ContainElement("Warning Releasing "+about+lose+"up to 1"+keep), "it comes before the write")
+		Expect(w.events()).To(ContainElement("Warning Releasing "+about+lose+"at most 1"+keep), "it comes before the write")
 
 		By("the write, which is tried again")
 		away = false
@@ -72,7 +72,7 @@ var _ = Describe("Runs that only the SSH proxy leads to", func() {
 		change(w, w.server(), withoutProxy)
 		w.pass()
 		Expect(w.toldOfSSH()).To(BeEmpty())
-		Expect(w.events()).To(ContainElement("Warning Releasing " + about + lose + "how many is unknown without spec.api.adminTokenSecretRef" + keep))
+		Expect(w.events()).To(ContainElement("Warning Releasing " + about + lose + "their number is unknown: set spec.api.adminTokenSecretRef" + keep))
 	})
 
 	It("are in the change that waits for approval, and no event is sent before", func() {
@@ -82,11 +82,25 @@ var _ = Describe("Runs that only the SSH proxy leads to", func() {
 			withoutProxy(s)
 		})
 		w.settle()
-		Expect(w.pendingChange().Message).To(HaveSuffix("; runs go on; " + lose + "up to 1" + keep))
+		Expect(w.pendingChange().Message).To(HaveSuffix("; runs go on; " + lose + "at most 1" + keep))
 		Expect(w.events()).NotTo(ContainElement(ContainSubstring(lose)))
 		change(w, w.server(), approves(w.pendingChange().Revision))
 		w.pass()
-		Expect(w.events()).To(ContainElement("Warning Releasing " + about + lose + "up to 1" + keep))
+		Expect(w.events()).To(ContainElement("Warning Releasing " + about + lose + "at most 1" + keep))
+	})
+
+	It("are named before somebody takes the proxy out of the manifest, once", func() {
+		w := up()
+		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.Injection = v1alpha1.InjectionManual })
+		w.settle()
+		Expect(w.events()).NotTo(ContainElement(ContainSubstring(lose)), "the proxy stays")
+		change(w, w.server(), withoutProxy)
+		w.settle()
+		Expect(w.toldOfSSH()).To(Equal(sshVariables), "that is the user's step")
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False ManualStepNeeded: "))
+		Expect(w.events()).To(ContainElement("Warning Releasing " + about + lose + "at most 1" + keep))
+		w.settle()
+		Expect(w.events()).NotTo(ContainElement(ContainSubstring(lose)))
 	})
 
 	for how, release := range remove {
@@ -94,7 +108,7 @@ var _ = Describe("Runs that only the SSH proxy leads to", func() {
 			w := up()
 			release(w)
 			Expect(w.try("main")).To(Succeed())
-			Expect(w.events()[0]).To(ContainSubstring("; " + lose + "up to 1" + keep + "; active runs, which go on: 1 (research/train); SSH sessions"))
+			Expect(w.events()[0]).To(ContainSubstring("; " + lose + "at most 1" + keep + "; active runs, which go on: 1 (research/train); SSH sessions"))
 		})
 	}
 
@@ -110,7 +124,7 @@ var _ = Describe("Runs that only the SSH proxy leads to", func() {
 		})
 		Expect(controllers.NewCleanup(c, w.ns).Run(context.Background(), "")).To(Succeed())
 		Expect(w.injected()).To(BeFalse())
-		Expect(said).To(ContainSubstring("; " + lose + "how many is unknown, because the dstack server did not list its runs" + keep))
+		Expect(said).To(ContainSubstring("; " + lose + "their number is unknown: the dstack server did not list its runs" + keep))
 	})
 
 	It("are no matter while the proxy stays and is enforced no more, nor when no run is active", func() {
@@ -126,7 +140,7 @@ var _ = Describe("Runs that only the SSH proxy leads to", func() {
 		w.rollSSH("isolation-ssh-main-token").submitted(time.Now(), "research", "train", false)
 		change(w, w.server(), withoutProxy)
 		w.pass()
-		Expect(w.events()).To(ContainElement("Warning Releasing " + about + lose + "up to 1" + keep))
+		Expect(w.events()).To(ContainElement("Warning Releasing " + about + lose + "at most 1" + keep))
 
 		other, _, _ := closed(managedAt("ssh.example.com"))
 		other.askedForRuns()

@@ -78,7 +78,7 @@ func (o CleanupOptions) Validate() error {
 		problems = append(problems, errors.New("--namespace must be set, or POD_NAMESPACE in the environment"))
 	}
 	if o.Release.Name != "" && o.Release.Manager == "" {
-		problems = append(problems, errors.New("--manager-deployment must be set with --release: it tells the release's manager from others"))
+		problems = append(problems, errors.New("--manager-deployment must be set with --release: it identifies the release's manager"))
 	}
 	if o.Revision < 0 {
 		problems = append(problems, fmt.Errorf("--release-revision must not be negative, as %d is", o.Revision))

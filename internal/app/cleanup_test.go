@@ -17,7 +17,7 @@ func TestCleanupOptions(t *testing.T) {
 		"no namespace": {app.CleanupOptions{}, "--namespace must be set, or POD_NAMESPACE in the environment"},
 		"no manager": {
 			app.CleanupOptions{Release: uninstall.Release{Namespace: "gpu", Name: "a"}, Revision: -1},
-			"--manager-deployment must be set with --release: it tells the release's manager from others\n--release-revision must not be negative, as -1 is",
+			"--manager-deployment must be set with --release: it identifies the release's manager\n--release-revision must not be negative, as -1 is",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -38,27 +38,24 @@ func ValueID(seal []byte, what string, value []byte) string {
 // EarlierTokens names the copies of the policy server's token, other than the current
 // one, that pods of these specs present.
 func EarlierTokens(server, current string, pods ...*corev1.PodSpec) []string {
-	var names []string
-	for _, pod := range pods {
-		for _, name := range workload.Secrets(pod) {
-			if name != current && workload.IsSecretCopy(name, TokenSecretName(server)) {
-				names = append(names, name)
-			}
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return secretsOf(pods, func(name string) bool { return name != current && workload.IsSecretCopy(name, TokenSecretName(server)) })
 }
 
 // Copies names the copies of the operator's own Secrets that pods of these specs read.
 func Copies(server string, pods ...*corev1.PodSpec) []string {
+	own := []string{TokenSecretName(server), SSHTokenSecretName(server), SSHHostKeysSecretName(server)}
+	return secretsOf(pods, func(name string) bool {
+		return slices.ContainsFunc(own, func(of string) bool { return workload.IsSecretCopy(name, of) })
+	})
+}
+
+// secretsOf names the wanted Secrets of those that pods read.
+func secretsOf(pods []*corev1.PodSpec, wanted func(name string) bool) []string {
 	var names []string
 	for _, pod := range pods {
 		for _, name := range workload.Secrets(pod) {
-			for _, of := range []string{TokenSecretName(server), SSHTokenSecretName(server), SSHHostKeysSecretName(server)} {
-				if workload.IsSecretCopy(name, of) {
-					names = append(names, name)
-				}
+			if wanted(name) {
+				names = append(names, name)
 			}
 		}
 	}

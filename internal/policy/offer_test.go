@@ -213,8 +213,8 @@ func TestOfferOfBackendsThatAReleaseMayNotKnow(t *testing.T) {
 func TestRulesHoldForOffers(t *testing.T) {
 	p := profile("ruled", v1alpha1.LevelOpen, ruled("ends", `has(object.configuration.max_duration)`, "runs must end"), hint("Ask #gpu."))
 	d := decide(t, offer("", ""), p)
-	want := `runs must end (profile dstack/ruled, rule ends). The rules of this project hold for dstack offer too: give it the options that they ask for, ` +
-		`such as --max-duration, or ask the administrator to let offers pass. Ask #gpu. [isolation rev=` + d.Revision + `]`
+	want := `runs must end (profile dstack/ruled, rule ends). The rules of this project hold for dstack offer too: add the options that they require, ` +
+		`such as --max-duration, or ask the administrator to exempt offers. Ask #gpu. [isolation rev=` + d.Revision + `]`
 	if d.Message != want {
 		t.Errorf("got\n%s\nwant\n%s", d.Message, want)
 	}

@@ -66,7 +66,7 @@ func (s *subject) fleetRemedy(v isolation.Value) string {
 		usable = append(usable, ref.full())
 	}
 	if len(v.List) > 0 && len(usable) == 0 {
-		return "all fleets that the list has are of other projects, which importedFleets denies, ask the administrator to allow one of this project"
+		return "the list has only fleets of other projects, and importedFleets denies those: ask the administrator to allow a fleet of this project"
 	}
 	return allowedOf(isolation.Value{Mode: v.Mode, List: usable}, "use only", "fleets")
 }

@@ -30,9 +30,11 @@ func existingVolumes(v isolation.Value, s *subject) []finding {
 		if v.Mode == isolation.ModeAllowedClasses {
 			remedy += ", or use only " + list(quoted(v.List), maxPaths, "storage classes")
 		}
-		found = append(found, finding{class.String(), fmt.Sprintf(
-			"storage class %s is not allowed in project %s, because a volume of it could be a disk that exists already: %s",
-			quote(class.name), s.project, remedy)})
+		what := fmt.Sprintf("storage class %s is not allowed in project %s, because a volume of it", quote(class.name), s.project)
+		if class.name == "" {
+			what = fmt.Sprintf("a volume without a storage class (\"\") is not allowed in project %s, because it", s.project)
+		}
+		found = append(found, finding{class.String(), what + " could be a disk that exists already: " + remedy})
 	}
 	for _, backend := range s.backends {
 		if !slices.Contains(volumeBackends, backend.name) {

@@ -96,7 +96,7 @@ func (d *decider) message(reasons []verdict) string {
 
 // offerNote tells a user whose request for offers a rule refused that rules were
 // asked about it.
-const offerNote = " The rules of this project hold for dstack offer too: give it the options that they ask for, such as --max-duration, or ask the administrator to let offers pass."
+const offerNote = " The rules of this project hold for dstack offer too: add the options that they require, such as --max-duration, or ask the administrator to exempt offers."
 
 // ending is what every refusal ends with: the hints and the revision.
 func (d *decider) ending(reasons []verdict) string {

@@ -122,9 +122,9 @@ func (k HostKeys) NotPresented(presented []ssh.PublicKey) string {
 		i := slices.IndexFunc(presented, func(p ssh.PublicKey) bool { return p.Type() == want.Type() })
 		switch {
 		case i < 0:
-			return fmt.Sprintf("has no host key of type %s", want.Type())
+			return fmt.Sprintf("lacks the %s host key", want.Type())
 		case !bytes.Equal(presented[i].Marshal(), want.Marshal()):
-			return fmt.Sprintf("presents host key %s and not %s", ssh.FingerprintSHA256(presented[i]), ssh.FingerprintSHA256(want))
+			return fmt.Sprintf("presents host key %s instead of %s", ssh.FingerprintSHA256(presented[i]), ssh.FingerprintSHA256(want))
 		}
 	}
 	return ""

@@ -240,9 +240,9 @@ func TestNotPresented(t *testing.T) {
 		"both":             {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ec, ed}, ""},
 		"more than wanted": {sshproxy.HostKeys{ed}, []ssh.PublicKey{ec, ed}, ""},
 		"none is wanted":   {nil, []ssh.PublicKey{ed}, ""},
-		"nothing":          {sshproxy.HostKeys{ed}, nil, "has no host key of type ssh-ed25519"},
-		"one of two":       {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ed}, "has no host key of type ecdsa-sha2-nistp256"},
-		"another":          {sshproxy.HostKeys{ed}, []ssh.PublicKey{other}, "presents host key " + ssh.FingerprintSHA256(other) + " and not " + ssh.FingerprintSHA256(ed)},
+		"nothing":          {sshproxy.HostKeys{ed}, nil, "lacks the ssh-ed25519 host key"},
+		"one of two":       {sshproxy.HostKeys{ed, ec}, []ssh.PublicKey{ed}, "lacks the ecdsa-sha2-nistp256 host key"},
+		"another":          {sshproxy.HostKeys{ed}, []ssh.PublicKey{other}, "presents host key " + ssh.FingerprintSHA256(other) + " instead of " + ssh.FingerprintSHA256(ed)},
 	} {
 		if got := tc.keys.NotPresented(tc.presented); got != tc.want {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)
@@ -274,7 +274,7 @@ func TestCompare(t *testing.T) {
 		}
 		return all
 	}
-	differs := "presents host key " + ssh.FingerprintSHA256(former) + " and not " + ssh.FingerprintSHA256(now)
+	differs := "presents host key " + ssh.FingerprintSHA256(former) + " instead of " + ssh.FingerprintSHA256(now)
 	for name, tc := range map[string]struct {
 		published sshproxy.HostKeys
 		presented [][]ssh.PublicKey

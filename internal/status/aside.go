@@ -38,7 +38,7 @@ func profilesAccepted(e *isolation.Effective) Finding {
 		if len(wrong) == 1 {
 			are = "is"
 		}
-		return Waiting(reason, fmt.Sprintf("%d of %s %s not accepted: %s: correct what condition Accepted of the profile names",
+		return Waiting(reason, fmt.Sprintf("%d of %s %s not accepted: %s: see condition Accepted of each",
 			len(wrong), counted(n, "profile"), are, firstOf(wrong)))
 	case n == 0:
 		return OK(v1alpha1.ReasonAccepted, "no profile names this DstackServer")

@@ -75,7 +75,7 @@ func exceptionsCurrent(obj *v1alpha1.IsolationProfile, accepted Finding, now tim
 	if len(ended) == 0 {
 		return OK(v1alpha1.ReasonNoneExpired, "no exception has ended")
 	}
-	return Waiting(v1alpha1.ReasonExceptionExpired, firstOf(ended)+": remove it from spec.exceptions, or set a later expiresAt")
+	return Waiting(v1alpha1.ReasonExceptionExpired, firstOf(ended)+": remove what has ended from spec.exceptions, or set a later expiresAt")
 }
 
 // firstOf joins the first of some texts, and counts the others.

@@ -19,7 +19,7 @@ var end = time.Date(2026, 12, 31, 23, 59, 59, 0, time.UTC)
 // which it ends, and Ready does not.
 func TestExceptionsToTheSecond(t *testing.T) {
 	const none, one = "ExceptionsCurrent=True/NoneExpired: no exception has ended",
-		"ExceptionsCurrent=False/ExceptionExpired: exception nlp-lead ended on 2026-12-31 at 23:59 UTC: remove it from spec.exceptions, or set a later expiresAt"
+		"ExceptionsCurrent=False/ExceptionExpired: exception nlp-lead ended on 2026-12-31 at 23:59 UTC: remove what has ended from spec.exceptions, or set a later expiresAt"
 	for name, tc := range map[string]struct {
 		at    time.Time
 		state v1alpha1.ExceptionState
@@ -77,7 +77,7 @@ func TestExpiredExceptionsAreNamed(t *testing.T) {
 		return p
 	}
 	const first, remedy = "exception a ended on 2026-12-31 at 23:59 UTC, exception b ended on 2026-12-30 at 23:59 UTC, exception c ended on 2026-12-29 at 23:59 UTC",
-		": remove it from spec.exceptions, or set a later expiresAt"
+		": remove what has ended from spec.exceptions, or set a later expiresAt"
 	for n, want := range map[int]string{3: first + remedy, 5: first + " and 2 more" + remedy} {
 		o := some(n).Obj()
 		got := ours.Profile(o, goodView(resolve(restrictedServer().Obj(), o)), end)
@@ -106,7 +106,7 @@ func TestExceptionsWithoutServer(t *testing.T) {
 // TestProfilesAccepted: the server names the profiles that are not accepted, the
 // reason is that of the worst, and Ready does not wait for them.
 func TestProfilesAccepted(t *testing.T) {
-	const remedy = ": correct what condition Accepted of the profile names"
+	const remedy = ": see condition Accepted of each"
 	fine, broken := restricted("fine"), restricted("research").Rule("fine", `user != "eve"`, "no").Rule("typo", "objct.x", "no")
 	level, useless := restricted("level").Level("Paranoid"), restricted("useless").Exception("x", end, v1alpha1.ControlHostSSH)
 	for name, tc := range map[string]struct {
@@ -145,4 +145,29 @@ func TestProfilesAccepted(t *testing.T) {
 	}
 	s := testkit.MakeServer("main").Generation(1).Obj()
 	mustBe(t, ours.Server(s, ours.ServerFacts{}, now).Conditions, v1alpha1.ConditionProfilesAccepted, "ProfilesAccepted=Unknown/Pending: not looked at yet")
+}
+
+// A profile is only called InvalidException where the rest of it is in force, and its
+// server then agrees.
+func TestAcceptedByTheWorstProblem(t *testing.T) {
+	for name, tc := range map[string]struct {
+		profile      *testkit.Profile
+		want, server string
+	}{
+		"an exception":              {restricted("p").Exception("x", end, v1alpha1.ControlHostSSH), v1alpha1.ReasonInvalidException, v1alpha1.ReasonInvalidException},
+		"a rule":                    {restricted("p").Rule("typo", "objct.x", "no"), v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonRulesInvalid},
+		"a rule after an exception": {restricted("p").Exception("x", end, v1alpha1.ControlHostSSH).Rule("typo", "objct.x", "no"), v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonRulesInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o := testkit.MakeServer("main").Generation(1).Obj(), tc.profile.Obj()
+			e := resolve(s, o)
+			got := condition(ours.Profile(o, goodView(e), now).Conditions, v1alpha1.ConditionAccepted)
+			if got.Status != metav1.ConditionFalse || got.Reason != tc.want {
+				t.Errorf("got %s/%s, want False/%s", got.Status, got.Reason, tc.want)
+			}
+			if got := condition(ours.Server(s, goodFacts(e), now).Conditions, v1alpha1.ConditionProfilesAccepted).Reason; got != tc.server {
+				t.Errorf("the server says %s, want %s", got, tc.server)
+			}
+		})
+	}
 }

@@ -20,6 +20,11 @@ func TestPodsOwned(t *testing.T) {
 		}
 		return all
 	}
+	const (
+		services = "Services that select by these labels send "
+		requests = " users' requests and tokens: delete "
+		job      = ". For a pod of a dstack job, deny controls.tags or run jobs in another namespace"
+	)
 	cases := map[string]struct {
 		pods workload.Sorted
 		want status.Finding
@@ -29,13 +34,11 @@ func TestPodsOwned(t *testing.T) {
 		}},
 		"one foreign": {workload.Sorted{Foreign: of("no controller", "job-0")}, status.Finding{
 			Status: metav1.ConditionFalse, Reason: "ForeignPods", Stalled: true,
-			Message: "1 pod with the labels of Deployment dstack/dstack is not its own: job-0 (no controller). Services that select by these labels send users' requests there, with their tokens: delete it. " +
-				"If dstack started it, deny controls.tags, or run jobs in another namespace",
+			Message: "1 pod with the labels of Deployment dstack/dstack is not its own: job-0 (no controller). " + services + "it" + requests + "it" + job,
 		}},
 		"foreign ones come before unknown ones": {workload.Sorted{Foreign: of("no controller", "a", "b", "c", "d", "e"), Unknown: of("?", "f")}, status.Finding{
 			Status: metav1.ConditionFalse, Reason: "ForeignPods", Stalled: true,
-			Message: "5 pods with the labels of Deployment dstack/dstack are not its own: a (no controller), b (no controller), c (no controller) and 2 more. Services that select by these labels send users' requests there, with their tokens: delete them. " +
-				"If dstack started them, deny controls.tags, or run jobs in another namespace",
+			Message: "5 pods with the labels of Deployment dstack/dstack are not its own: a (no controller), b (no controller), c (no controller) and 2 more. " + services + "them" + requests + "them" + job,
 		}},
 		"unknown": {workload.Sorted{Unknown: of("its ReplicaSet dstack-1 cannot be read or is gone", "dstack-1-x")}, status.Finding{
 			Status: metav1.ConditionUnknown, Reason: "PodsUnknown",

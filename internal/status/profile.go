@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -29,6 +30,8 @@ type View struct {
 	// Elsewhere is true for a server whose pods cannot be seen: then nothing is
 	// known of what they run with.
 	Elsewhere bool
+	// PodsUnknown is true while the owner of a server pod is not known.
+	PodsUnknown bool
 	// SettingsStalled is true when the server's settings wait for somebody.
 	SettingsStalled bool
 	// Doubt is why settings that are in place may not hold; "" when nothing says so.
@@ -59,6 +62,7 @@ func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
 	for _, c := range s.Status.Conditions {
 		v.take(s.Name, c)
 	}
+	v.SSHProxy.Stalled = v.SSHProxy.Stalled || stalledBy(s.Status.Conditions, v.SSHProxy)
 	return v
 }
 
@@ -73,6 +77,8 @@ func (v *View) take(server string, c metav1.Condition) {
 		v.CatchingUp = c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonRevisionBehind || c.Reason == v1alpha1.ReasonUpgrading
 	case v1alpha1.ConditionSSHProxyReady:
 		v.SSHProxy = Finding{Status: c.Status, Reason: c.Reason, Message: c.Message, Stalled: sshStalls(c)}
+	case v1alpha1.ConditionPodsOwned:
+		v.PodsUnknown = c.Reason == v1alpha1.ReasonPodsUnknown
 	case v1alpha1.ConditionConnected:
 		v.Unguarded = unguarded(c.Reason, c.Message)
 	case v1alpha1.ConditionSettingsApplied:
@@ -119,11 +125,17 @@ func doubt(reason string) string {
 	}
 }
 
+// stalledBy tells whether a server is stalled by this very finding. Some reasons, such
+// as TokenMismatch, do not tell by themselves whether somebody must act.
+func stalledBy(all []metav1.Condition, f Finding) bool {
+	c := meta.FindStatusCondition(all, v1alpha1.ConditionStalled)
+	return c != nil && c.Status == metav1.ConditionTrue && c.Reason == f.Reason && c.Message == f.Message
+}
+
 // sshStalls tells the reasons of SSHProxyReady that wait for somebody.
 func sshStalls(c metav1.Condition) bool {
 	switch c.Reason {
-	case v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAddressChanged, v1alpha1.ReasonInvalidAddress, v1alpha1.ReasonInvalidWorkload,
-		v1alpha1.ReasonNotEnforced:
+	case v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAddressChanged, v1alpha1.ReasonInvalidAddress, v1alpha1.ReasonNotEnforced:
 		return c.Status == metav1.ConditionFalse
 	default:
 		return false
@@ -180,7 +192,7 @@ func accepted(p *isolation.Profile) Finding {
 		return OK(v1alpha1.ReasonAccepted, "the profile is valid and its server exists")
 	}
 	reason := v1alpha1.ReasonInvalidSpec
-	if p.Problems[0].Exception {
+	if worstOf(p.Problems).Exception {
 		reason = v1alpha1.ReasonInvalidException
 	}
 	return Stuck(reason, problems(p.Problems))
@@ -210,6 +222,9 @@ func (v View) asked(p *isolation.Profile) Finding {
 	switch {
 	case r == nil || r.Pods == 0:
 		return Unknown(v1alpha1.ReasonNoServerPods, "no pod of the dstack server runs, so nothing can be said of its settings")
+	case r.PolicyPods < r.Pods && v.PodsUnknown:
+		return Waiting(v1alpha1.ReasonSettingsNotRunning,
+			fmt.Sprintf("the owner of a server pod is not known, so it counts as not isolated: see PodsOwned of DstackServer %s", v.Effective.Name))
 	case r.PolicyPods < r.Pods:
 		return v.settings(fmt.Sprintf("%d of %d server pods do not ask the policy server", r.Pods-r.PolicyPods, r.Pods))
 	case !v.Proven:

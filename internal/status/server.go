@@ -106,7 +106,7 @@ func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Fi
 		return f.Settings
 	}
 	view := View{
-		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "",
+		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "", PodsUnknown: f.Pods.Reason == v1alpha1.ReasonPodsUnknown,
 		SettingsStalled: f.Settings.Stalled, Doubt: doubt(f.Settings.Reason), Unguarded: unguarded(f.Connected.Reason, f.Connected.Message), SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
 	}
 	p := programmed(e.Unmatched, view)

@@ -107,9 +107,10 @@ func TestServerToTheLetter(t *testing.T) {
 		"a pod of which that is not known": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
 				f.Pods = ours.Unknown(v1alpha1.ReasonPodsUnknown, "wait")
+				f.Running.PolicyPods = 1
 			},
 			"Ready=Unknown/PodsUnknown: wait",
-			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what spec.unmatchedProjects denies",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: the owner of a server pod is not known, so it counts as not isolated: see PodsOwned of DstackServer main",
 		},
 		"not accepted": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
@@ -214,7 +215,7 @@ func TestViewOf(t *testing.T) {
 	}
 	for reason, want := range map[string]bool{
 		v1alpha1.ReasonSecretInvalid: true, v1alpha1.ReasonAddressChanged: true, v1alpha1.ReasonInvalidAddress: true,
-		v1alpha1.ReasonInvalidWorkload: true, v1alpha1.ReasonNotEnforced: true,
+		v1alpha1.ReasonNotEnforced:   true,
 		v1alpha1.ReasonTokenMismatch: false, v1alpha1.ReasonAddressPending: false, v1alpha1.ReasonRollingOut: false, v1alpha1.ReasonUnreachable: false,
 	} {
 		f := goodFacts(e)
@@ -223,6 +224,18 @@ func TestViewOf(t *testing.T) {
 		if got := ours.ViewOf(s, e).SSHProxy; got != f.SSHProxy {
 			t.Errorf("%s: got %+v, want %+v", reason, got, f.SSHProxy)
 		}
+	}
+	// Under one reason, somebody must act or not: Stalled of the server tells.
+	f := goodFacts(e)
+	f.SSHProxy = ours.Stuck(v1alpha1.ReasonTokenMismatch, "restart the pod")
+	s.Status = ours.Server(s, f, now)
+	if got := ours.ViewOf(s, e).SSHProxy; got != f.SSHProxy {
+		t.Errorf("a mismatch that stays: got %+v, want %+v", got, f.SSHProxy)
+	}
+	f.Pods = ours.Unknown(v1alpha1.ReasonPodsUnknown, "wait")
+	s.Status = ours.Server(s, f, now)
+	if !ours.ViewOf(s, e).PodsUnknown {
+		t.Error("PodsOwned is unknown, and the view does not have it")
 	}
 	for reason, want := range map[string]bool{v1alpha1.ReasonRevisionBehind: true, v1alpha1.ReasonUpgrading: true, v1alpha1.ReasonRollingOut: false, v1alpha1.ReasonTokenInvalid: false} {
 		f := goodFacts(e)

@@ -8,7 +8,8 @@ import (
 )
 
 func TestStranded(t *testing.T) {
-	const keep = "; to keep it until these runs end, keep or restore spec.sshProxy, with hostSSH Allowed in every policy"
+	const runs, keep = "active runs that started while the SSH proxy was enforced lose SSH access (",
+		"). To keep it until they end, keep spec.sshProxy and set hostSSH to Allowed in every policy"
 	token := &v1alpha1.SecretKeyReference{Name: "admin", Key: "token"}
 	for name, tc := range map[string]struct {
 		token  *v1alpha1.SecretKeyReference
@@ -16,9 +17,10 @@ func TestStranded(t *testing.T) {
 		want   string
 	}{
 		"none":               {token, "0", ""},
-		"some":               {token, "3", "users lose SSH access to active runs that started while the SSH proxy was enforced (up to 3)" + keep},
-		"nobody may ask":     {nil, "", "users lose SSH access to active runs that started while the SSH proxy was enforced (how many is unknown without spec.api.adminTokenSecretRef)" + keep},
-		"the server is away": {token, "", "users lose SSH access to active runs that started while the SSH proxy was enforced (how many is unknown, because the dstack server did not list its runs)" + keep},
+		"some":               {token, "3", runs + "at most 3" + keep},
+		"many":               {token, "more than 500", runs + "there are more than 500 active runs" + keep},
+		"nobody may ask":     {nil, "", runs + "their number is unknown: set spec.api.adminTokenSecretRef" + keep},
+		"the server is away": {token, "", runs + "their number is unknown: the dstack server did not list its runs" + keep},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := &v1alpha1.DstackServer{}

@@ -138,6 +138,8 @@ func (v View) awaited() string {
 		return "" // What cannot be seen is not awaited; it counts as the weakest.
 	case v.Running == nil || v.Running.Pods == 0:
 		return "no pod of the dstack server runs"
+	case v.Running.PolicyPods < v.Running.Pods && v.PodsUnknown:
+		return "the owner of a server pod is not known"
 	case v.Running.PolicyPods < v.Running.Pods:
 		return "not every server pod asks the policy server"
 	case !v.Proven:

@@ -184,6 +184,7 @@ var profileCases = map[string]profileCase{
 		},
 	},
 	"one pod does not ask": {profile: restricted("research"), change: func(v *ours.View) { v.Running.PolicyPods = 1 }},
+	"one pod is unknown":   {profile: restricted("research"), change: func(v *ours.View) { v.Running.PolicyPods, v.PodsUnknown = 1, true }},
 	"not proven":           {profile: restricted("research"), change: func(v *ours.View) { v.Proven = false }},
 	"no server pods":       {profile: restricted("research"), change: func(v *ours.View) { v.Running = &v1alpha1.RunningSettings{} }},
 	"not served":           {profile: restricted("research"), change: func(v *ours.View) { v.Served = "" }},

@@ -70,7 +70,7 @@ func Judge(e Evidence) (Verdict, error) {
 	v := Verdict{Waits: own != nil && own.DeletionTimestamp == nil && own.Status.Replicas > 0}
 	if others := e.others(); len(others) > 0 {
 		v.Waits = false
-		v.Reason = fmt.Sprintf("namespace %s has another manager, %s: uninstall that too, or delete the DstackServers, to restore the dstack servers", e.Namespace, strings.Join(others, ", "))
+		v.Reason = fmt.Sprintf("namespace %s is also managed by %s: uninstall that too, or delete the DstackServers, to restore the dstack servers", e.Namespace, strings.Join(others, " and "))
 		return v, nil
 	}
 	order := ""
@@ -87,12 +87,12 @@ func Judge(e Evidence) (Verdict, error) {
 	case slices.Contains(recordsThatStay, e.Record):
 		v.Reason = fmt.Sprintf("Helm is not uninstalling release %s, its status is %s: %s", e.Name, e.Record, e.remedy())
 	case e.Record != "":
-		return v, fmt.Errorf("%w: Helm's youngest record of release %s has status %q, and a younger one should be there; %s", ErrUnknown, e.Name, e.Record, e.command())
+		return v, fmt.Errorf("%w: Helm's youngest record of release %s has status %q, which a later record should replace; %s", ErrUnknown, e.Name, e.Record, e.command())
 	case own != nil && own.Annotations[annotationHelm] != "":
 		return v, fmt.Errorf("%w: Helm installed Deployment %s, and namespace %s has no Secret or ConfigMap with Helm's record of release %s; %s",
 			ErrUnknown, e.Manager, e.Namespace, e.Name, e.command())
 	default:
-		v.Reason = fmt.Sprintf("no release %s of Helm's is in namespace %s, so nothing shows that the operator is being uninstalled: %s", e.Name, e.Namespace, e.remedy())
+		v.Reason = fmt.Sprintf("Helm has no release %s in namespace %s, so the operator is not known to be uninstalled: %s", e.Name, e.Namespace, e.remedy())
 	}
 	return v, nil
 }

@@ -73,14 +73,14 @@ func TestJudge(t *testing.T) {
 		},
 		"it is rendered and applied": {
 			managers: []appsv1.Deployment{deployment("a")},
-			want:     uninstall.Verdict{Waits: true, Reason: "no release a of Helm's is in namespace gpu, so nothing shows that the operator is being uninstalled" + remedy},
+			want:     uninstall.Verdict{Waits: true, Reason: "Helm has no release a in namespace gpu, so the operator is not known to be uninstalled" + remedy},
 		},
 		"it was never applied": {
-			want: uninstall.Verdict{Reason: "no release a of Helm's is in namespace gpu, so nothing shows that the operator is being uninstalled" + remedy},
+			want: uninstall.Verdict{Reason: "Helm has no release a in namespace gpu, so the operator is not known to be uninstalled" + remedy},
 		},
 		"its manager does not run": {
 			managers: []appsv1.Deployment{deployment("a", stopped)},
-			want:     uninstall.Verdict{Reason: "no release a of Helm's is in namespace gpu, so nothing shows that the operator is being uninstalled" + remedy},
+			want:     uninstall.Verdict{Reason: "Helm has no release a in namespace gpu, so the operator is not known to be uninstalled" + remedy},
 		},
 		"Helm installed it, and its record is elsewhere": {
 			managers: []appsv1.Deployment{deployment("a", annotated(helms, "a"))},
@@ -89,23 +89,23 @@ func TestJudge(t *testing.T) {
 		},
 		"Helm's youngest record is not the last": {
 			record:  "superseded",
-			wantErr: unknown + `Helm's youngest record of release a has status "superseded", and a younger one should be there; to restore the dstack servers, run: ` + command,
+			wantErr: unknown + `Helm's youngest record of release a has status "superseded", which a later record should replace; to restore the dstack servers, run: ` + command,
 		},
 		"a status that nobody knows": {
 			record:  "dissolving",
-			wantErr: unknown + `Helm's youngest record of release a has status "dissolving", and a younger one should be there; to restore the dstack servers, run: ` + command,
+			wantErr: unknown + `Helm's youngest record of release a has status "dissolving", which a later record should replace; to restore the dstack servers, run: ` + command,
 		},
 		"another release manages the namespace": {
 			record: "uninstalling", managers: []appsv1.Deployment{deployment("a", annotated(order, "a")), deployment("b")},
-			want: uninstall.Verdict{Reason: "namespace gpu has another manager, Deployment b-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
+			want: uninstall.Verdict{Reason: "namespace gpu is also managed by Deployment b-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
 		},
 		"another one, scaled to zero, and one without a release": {
 			record: "uninstalling", managers: []appsv1.Deployment{deployment("b", stopped), deployment("0", func(d *appsv1.Deployment) { delete(d.Labels, "app.kubernetes.io/instance") })},
-			want: uninstall.Verdict{Reason: "namespace gpu has another manager, Deployment 0-manager, Deployment b-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
+			want: uninstall.Verdict{Reason: "namespace gpu is also managed by Deployment 0-manager and Deployment b-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
 		},
 		"another release has a manager of the same name": {
 			managers: []appsv1.Deployment{deployment("b", annotated(order, "a"), func(d *appsv1.Deployment) { d.Name = "a-manager" })},
-			want:     uninstall.Verdict{Reason: "namespace gpu has another manager, Deployment a-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
+			want:     uninstall.Verdict{Reason: "namespace gpu is also managed by Deployment a-manager of release b: uninstall that too, or delete the DstackServers, to restore the dstack servers"},
 		},
 		"another one, which is being deleted": {
 			record: "uninstalling", managers: []appsv1.Deployment{deployment("b", deleted)},

@@ -36,10 +36,12 @@ func ServerDirProblem(pod *corev1.PodSpec, c *corev1.Container, serverDir string
 	switch home := Lookup(c, dstack.EnvHome); {
 	case !home.Set || home.Known && home.Value == "":
 		return userProblem(pod, c, serverDir)
-	case !home.Known || !path.IsAbs(home.Value):
+	case !home.Known:
 		return fmt.Sprintf("%s takes HOME from elsewhere, so dstack's directory cannot be compared with spec.serverDir: %s to the directory", who(c, dstack.EnvHome), sayDir(c)), ""
+	case !path.IsAbs(home.Value):
+		return fmt.Sprintf("%s sets HOME to a relative path: %s to the directory", who(c, dstack.EnvHome), sayDir(c)), ""
 	case path.Join(home.Value, belowHome) != serverDir:
-		return fmt.Sprintf("%s sets HOME, and dstack's directory is %s in it, but spec.serverDir is %s: set spec.serverDir to that directory, or %s to spec.serverDir",
+		return fmt.Sprintf("%s sets HOME, so dstack uses %s in it and not spec.serverDir %s: set spec.serverDir to that directory, or %s to spec.serverDir",
 			who(c, dstack.EnvHome), belowHome, serverDir, sayDir(c)), ""
 	}
 	return "", ""
@@ -71,11 +73,11 @@ func userProblem(pod *corev1.PodSpec, c *corev1.Container, serverDir string) (pr
 		return fmt.Sprintf("container %s runs as user %d, whose home is not %s, so dstack does not use spec.serverDir %s: %s and spec.serverDir to the same directory",
 			c.Name, *user, rootHome, serverDir, sayDir(c)), ""
 	case user != nil && *user != 0:
-		return unsure(fmt.Sprintf("container %s runs as user %d, whose home is the image's to say", c.Name, *user))
+		return unsure(fmt.Sprintf("container %s runs as user %d, whose home only the image defines", c.Name, *user))
 	case user == nil && nonRoot:
 		return unsure(fmt.Sprintf("container %s runs as a user of the image other than root", c.Name))
 	case serverDir != dstack.DefaultServerDir:
-		return unsure(fmt.Sprintf("container %s does not say its directory", c.Name))
+		return unsure(fmt.Sprintf("container %s sets no %s", c.Name, dstack.EnvServerDir))
 	}
 	return "", ""
 }
@@ -97,11 +99,11 @@ func runsAs(pod *corev1.PodSpec, c *corev1.Container) (user *int64, nonRoot bool
 func Hides(c *corev1.Container, set []string, pythonPlugin bool, pluginDir string) string {
 	line := commandOf(c)
 	if program := line.afresh(); program != "" {
-		return fmt.Sprintf("the command of container %s starts dstack by %s without the container's variables, so it gets none of the settings: leave that out", c.Name, program)
+		return fmt.Sprintf("the command of container %s starts dstack by %s without the container's variables, so it gets none of the settings: remove that from the command", c.Name, program)
 	}
 	for _, name := range set {
 		if name != dstack.EnvPythonPath && line.changes(name) {
-			return fmt.Sprintf("the command of container %s changes %s, and the operator sets it: leave that out", c.Name, name)
+			return fmt.Sprintf("the command of container %s changes %s, and the operator sets it: remove that from the command", c.Name, name)
 		}
 	}
 	if !pythonPlugin {

@@ -30,7 +30,7 @@ func TestServerDirProblem(t *testing.T) {
 		line   = "the command of container server sets DSTACK_SERVER_DIR, but spec.serverDir is /root/.dstack/server: set spec.serverDir to the same directory"
 		hidden = "container server takes DSTACK_SERVER_DIR from elsewhere, so it cannot be compared with spec.serverDir: write the directory as the variable's value"
 		unread = "the command of container server takes DSTACK_SERVER_DIR from elsewhere, so it cannot be compared with spec.serverDir: write the directory as the variable's value"
-		home   = "container server sets HOME, and dstack's directory is .dstack/server in it, but spec.serverDir is /root/.dstack/server: set spec.serverDir to that directory, or set variable DSTACK_SERVER_DIR in container server to spec.serverDir"
+		home   = "container server sets HOME, so dstack uses .dstack/server in it and not spec.serverDir /root/.dstack/server: set spec.serverDir to that directory, or set variable DSTACK_SERVER_DIR in container server to spec.serverDir"
 		user   = "container server runs as user 1000, whose home is not /root, so dstack does not use spec.serverDir /root/.dstack/server: set variable DSTACK_SERVER_DIR in container server and spec.serverDir to the same directory"
 	)
 	cases := map[string]struct {
@@ -83,7 +83,7 @@ func TestServerDirProblem(t *testing.T) {
 		},
 		"a relative home": {
 			pod:     pod().Env("HOME", "data"),
-			problem: "container server takes HOME from elsewhere, so dstack's directory cannot be compared with spec.serverDir: set variable DSTACK_SERVER_DIR in container server to the directory",
+			problem: "container server sets HOME to a relative path: set variable DSTACK_SERVER_DIR in container server to the directory",
 		},
 		"another user of the pod":       {pod: podUser(pod(), corev1.PodSecurityContext{RunAsUser: ptr.To[int64](1000)}), problem: user},
 		"another user of the container": {pod: containerUser(pod(), corev1.SecurityContext{RunAsUser: ptr.To[int64](1000)}), problem: user},
@@ -93,7 +93,7 @@ func TestServerDirProblem(t *testing.T) {
 
 		"another user, whose home is not known": {
 			pod: podUser(pod(), corev1.PodSecurityContext{RunAsUser: ptr.To[int64](1000)}), dir: "/.dstack/server",
-			doubt: "container server runs as user 1000, whose home is the image's to say, so it cannot be seen that dstack uses /.dstack/server: set variable DSTACK_SERVER_DIR in container server to that",
+			doubt: "container server runs as user 1000, whose home only the image defines, so it cannot be seen that dstack uses /.dstack/server: set variable DSTACK_SERVER_DIR in container server to that",
 		},
 		"a user of the image's": {
 			pod:   podUser(pod(), corev1.PodSecurityContext{RunAsNonRoot: ptr.To(true)}),
@@ -101,7 +101,7 @@ func TestServerDirProblem(t *testing.T) {
 		},
 		"another directory that only the image may say": {
 			pod: pod(), dir: "/srv/dstack",
-			doubt: "container server does not say its directory, so it cannot be seen that dstack uses /srv/dstack: set variable DSTACK_SERVER_DIR in container server to that",
+			doubt: "container server sets no DSTACK_SERVER_DIR, so it cannot be seen that dstack uses /srv/dstack: set variable DSTACK_SERVER_DIR in container server to that",
 		},
 		"a command that changes the user": {
 			pod:   shell(pod(), "chown -R dstack /data; exec gosu dstack dstack server"),
@@ -125,10 +125,10 @@ func TestServerDirProblem(t *testing.T) {
 
 func TestHides(t *testing.T) {
 	const (
-		afresh   = "the command of container server starts dstack by %s without the container's variables, so it gets none of the settings: leave that out"
+		afresh   = "the command of container server starts dstack by %s without the container's variables, so it gets none of the settings: remove that from the command"
 		ignores  = "the command of container server runs Python with %s, which ignores PYTHONPATH, so dstack does not find the plugin: leave the option out, or use spec.policyPlugin.delivery REST"
 		replaces = "the command of container server replaces PYTHONPATH, so dstack does not find the plugin: append :/opt/dstack-isolation to it there, or use spec.policyPlugin.delivery REST"
-		changes  = "the command of container server changes DSTACK_SERVER_JOB_NETWORK_MODE, and the operator sets it: leave that out"
+		changes  = "the command of container server changes DSTACK_SERVER_JOB_NETWORK_MODE, and the operator sets it: remove that from the command"
 	)
 	cases := map[string]struct {
 		command []string

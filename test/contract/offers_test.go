@@ -128,7 +128,7 @@ func specsOfOffers(r *release, server string) {
 		said, _, err := offers(ctx, base, "offer", "--json")
 		Expect(err).To(HaveOccurred())
 		Expect(said).To(ContainSubstring("runs must end (profile dstack/base, rule ends). The rules of this project hold for dstack offer too: " +
-			"give it the options that they ask for, such as --max-duration, or ask the administrator to let offers pass."))
+			"add the options that they require, such as --max-duration, or ask the administrator to exempt offers."))
 		_, _, err = offers(ctx, base, "offer", "--json", "--max-duration", "1h")
 		Expect(err).NotTo(HaveOccurred())
 

@@ -91,7 +91,7 @@ var _ = Describe("Wrong input", Ordered, ContinueOnFailure, Label("variants"), f
 		}),
 		Entry("another home", "home", wrongInput{
 			mounts: atHome, volumes: onDisk, env: `[{name: HOME, value: /data}]`, condition: v1alpha1.ConditionAccepted,
-			want: `False/InvalidSpec: container server sets HOME, and dstack's directory is .dstack/server in it, but spec.serverDir is /root/.dstack/server: set spec.serverDir to that directory`,
+			want: `False/InvalidSpec: container server sets HOME, so dstack uses .dstack/server in it and not spec.serverDir /root/.dstack/server: set spec.serverDir to that directory`,
 		}),
 		Entry("no admin token", "token", wrongInput{
 			mounts: atHome, volumes: onDisk, spec: "api: {adminTokenSecretRef: {name: nowhere, key: token}}", injected: true,

@@ -181,7 +181,7 @@ func hooks(objects []*unstructured.Unstructured) (hooks, others []*unstructured.
 }
 
 var _ = Describe("The cleanup of the operator's chart", func() {
-	const noRelease = "no release dstack-isolation of Helm's is in namespace "
+	const noRelease = "Helm has no release dstack-isolation in namespace "
 
 	for _, way := range ways {
 		Describe("by "+way.name, func() {
@@ -225,7 +225,7 @@ var _ = Describe("The cleanup of the operator's chart", func() {
 				other.Labels["app.kubernetes.io/instance"] = "other"
 				Expect(api.Client.Create(ctx, other)).To(Succeed())
 				Expect(uninstall(ctx, 0)).To(Succeed())
-				s.expectLeftAlone(ctx, "namespace "+s.Namespace+" has another manager, Deployment other-manager of release other: uninstall that too")
+				s.expectLeftAlone(ctx, "namespace "+s.Namespace+" is also managed by Deployment other-manager of release other: uninstall that too")
 			})
 
 			It("stops the uninstall, and changes nothing, when it cannot know", func(ctx context.Context) {
