@@ -62,21 +62,13 @@ func (p *pass) claimed(owner string) status.Finding {
 }
 
 // unlabelled selects the server's pods by the workload's own labels, while one of them
-// needs the operator's Services and lacks their label; nil when none does.
+// queries the policy server and lacks the operator's label; nil when none does. What it
+// selects may query the policy server with a token, and is sent none.
 func (p *pass) unlabelled() *metav1.LabelSelector {
 	if p.workload == nil || !workload.AnyUnlabelled(p.pods, p.server.Name, manifests.Endpoint(p.server)) {
 		return nil
 	}
 	return p.workload.Selector
-}
-
-// unlabelledForTokens is unlabelled for a Service that tokens are sent to: nothing is
-// sent by labels that a pod has too which is not known to be the server's.
-func (p *pass) unlabelledForTokens() *metav1.LabelSelector {
-	if p.foreign {
-		return nil
-	}
-	return p.unlabelled()
 }
 
 // showElsewhere shows what every process of the server needs. It cannot be seen

@@ -218,27 +218,21 @@ var _ = Describe("A pod with the labels of the server", func() {
 		Expect(w.server().Status.Running.PolicyPods).To(BeEquivalentTo(1))
 	})
 
-	It("is let in and reached by the workload's labels while it has the settings of an earlier version", func() {
+	It("is let in by the workload's labels, and gets no SSH proxy's token by them, while it has the settings of an earlier version", func() {
 		w, _, _ := closed(managedAt("ssh.example.com"))
 		change(w, get(w, "dstack-server-0", &corev1.Pod{}), func(pod *corev1.Pod) { delete(pod.Labels, "isolation.dstack.ai/server-pod") })
 		w.settle()
-		Expect(get(w, manifests.ServerServiceName("main"), &corev1.Service{}).Spec.Selector).To(Equal(testkit.ServerLabels()))
+		own := map[string]string{"isolation.dstack.ai/server-pod": "main"}
+		Expect(get(w, manifests.ServerServiceName("main"), &corev1.Service{}).Spec.Selector).To(Equal(own), "the proxies send it their token")
 		peers := get(w, manifests.PolicyServerName("main"), &networkingv1.NetworkPolicy{}).Spec.Ingress[0].From
 		Expect(peers).To(HaveLen(3))
 		Expect(peers[2].PodSelector.MatchLabels).To(Equal(testkit.ServerLabels()))
-	})
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False Unreachable: no server pod has label isolation.dstack.ai/server-pod," +
+			" so the SSH proxy cannot reach the server and nobody can log in: see SettingsApplied"))
 
-	It("is not reached by the workload's labels while the owner of another pod is not known", func() {
-		w, _, _ := closed(managedAt("ssh.example.com"))
-		change(w, get(w, "dstack-server-0", &corev1.Pod{}), func(pod *corev1.Pod) { delete(pod.Labels, "isolation.dstack.ai/server-pod") })
-		gone := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "gone", UID: "gone", Labels: map[string]string{testkit.HashLabel: "gone"}}}
-		job := w.jobPod("train-0-0", func(pod *corev1.Pod) { adopted(pod, gone, "ReplicaSet") })
+		change(w, get(w, "dstack-server-0", &corev1.Pod{}), func(pod *corev1.Pod) { pod.Labels["isolation.dstack.ai/server-pod"] = "main" })
 		w.settle()
-		Expect(w.condition("PodsOwned")).To(HavePrefix("PodsOwned=Unknown PodsUnknown: "))
-		own := map[string]string{"isolation.dstack.ai/server-pod": "main"}
-		Expect(get(w, manifests.ServerServiceName("main"), &corev1.Service{}).Spec.Selector).To(Equal(own), "the proxies send it their token")
-		Expect(get(w, manifests.PolicyServerName("main"), &networkingv1.NetworkPolicy{}).Spec.Ingress[0].From).To(HaveLen(3), "the server must be let in, by a token")
-		Expect(job.got()).To(BeEmpty())
+		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=True "))
 	})
 
 	It("loses its label with the settings", func() {

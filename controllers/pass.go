@@ -31,9 +31,7 @@ type pass struct {
 	pods []corev1.Pod
 	// matching are all pods with the workload's labels: its own, and such as are not
 	// known to be. They may rely on what the operator made, and get no secret.
-	matching []corev1.Pod
-	// foreign is true when one of these is not known to be the workload's.
-	foreign   bool
+	matching  []corev1.Pod
 	effective *isolation.Effective
 	// token of the policy server, its digest, and the Secret from which pods take it.
 	token, tokenID, tokenSecret string

@@ -49,7 +49,6 @@ func (r readers) pods(ctx context.Context, p *pass) error {
 	}
 	sorted := p.workload.Sort(p.matching, sets, p.memory.owned)
 	p.pods, p.facts.Pods = sorted.Own, status.PodsOwned(p.workload, sorted)
-	p.foreign = len(sorted.Foreign)+len(sorted.Unknown) > 0
 	p.rememberOwned()
 	if len(sorted.Unknown) > 0 {
 		p.wakeAfter(askLater)

@@ -140,7 +140,7 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 		}
 	}
 	var failed []error
-	for _, object := range manifests.SSHProxy(p.server, p.unlabelledForTokens(), o) {
+	for _, object := range manifests.SSHProxy(p.server, o) {
 		failed = append(failed, r.applyObject(ctx, p.server.Namespace, object))
 	}
 	p.memory.noProxyLeft = false

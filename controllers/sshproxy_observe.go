@@ -59,6 +59,9 @@ func (p *pass) judgeManagedProxy(address, answers status.Finding, rollout string
 		return answers
 	case rollout != "":
 		return status.Waiting(v1alpha1.ReasonRollingOut, rollout)
+	case p.workload != nil && workload.NoneLabelled(p.pods, p.server.Name, manifests.Endpoint(p.server)):
+		return status.Waiting(v1alpha1.ReasonUnreachable, fmt.Sprintf(
+			"no server pod has label %s, so the SSH proxy cannot reach the server and nobody can log in: see SettingsApplied", workload.LabelServerPod))
 	case p.ssh.behind:
 		return status.Waiting(v1alpha1.ReasonTokenMismatch, "the token was changed: running SSH proxies keep the earlier one until every server pod has the new one; those pods that have it refuse logins until then")
 	}

@@ -211,7 +211,7 @@ func told(enforced bool) *manifests.SSHSettings {
 
 func (w world) sshProxy() []manifests.Object {
 	s := w.obj()
-	return manifests.SSHProxy(s, nil, manifests.SSHProxyOptions{
+	return manifests.SSHProxy(s, manifests.SSHProxyOptions{
 		Token: manifests.SSHTokenRef(s), HostKeys: manifests.SSHHostKeysRef(s), TokenID: "main/0f1e2d3c", HostKeysID: "5e771465",
 	})
 }

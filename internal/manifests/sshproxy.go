@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
@@ -113,10 +112,10 @@ func refOr(ref *v1alpha1.SecretKeyReference, own v1alpha1.SecretKeyReference) v1
 	return own
 }
 
-// SSHProxy builds a managed SSH proxy and what belongs to it. It asks the dstack
-// server's pods by their label; or, if unlabelled is not nil, those that this selects,
-// while not all have the label. A server elsewhere is asked by its URL.
-func SSHProxy(s *v1alpha1.DstackServer, unlabelled *metav1.LabelSelector, o SSHProxyOptions) []Object {
+// SSHProxy builds a managed SSH proxy and what belongs to it. The proxy sends its token
+// to the dstack server's pods that have the operator's label, and to no other: users may
+// give their jobs all labels of the server. An external server is queried by its URL.
+func SSHProxy(s *v1alpha1.DstackServer, o SSHProxyOptions) []Object {
 	name := SSHProxyName(s.Name)
 	objects := []Object{
 		{"Service", name, sshService(s)},
@@ -127,7 +126,7 @@ func SSHProxy(s *v1alpha1.DstackServer, unlabelled *metav1.LabelSelector, o SSHP
 	if Elsewhere(s) {
 		return objects
 	}
-	return append([]Object{{"Service", ServerServiceName(s.Name), serverService(s, unlabelled)}}, objects...)
+	return append([]Object{{"Service", ServerServiceName(s.Name), serverService(s)}}, objects...)
 }
 
 // serverURL is where the SSH proxy asks the dstack server.
@@ -138,17 +137,13 @@ func serverURL(s *v1alpha1.DstackServer) string {
 	return fmt.Sprintf("http://%s.%s.svc:%d", ServerServiceName(s.Name), s.Namespace, cmp.Or(s.Spec.API.Port, dstack.DefaultPort))
 }
 
-func serverService(s *v1alpha1.DstackServer, unlabelled *metav1.LabelSelector) *corev1ac.ServiceApplyConfiguration {
+func serverService(s *v1alpha1.DstackServer) *corev1ac.ServiceApplyConfiguration {
 	port := cmp.Or(s.Spec.API.Port, dstack.DefaultPort)
-	pods := ServerPodLabels(s.Name)
-	if unlabelled != nil && len(unlabelled.MatchExpressions) == 0 { // Which no Service can.
-		pods = unlabelled.MatchLabels
-	}
 	return corev1ac.Service(ServerServiceName(s.Name), s.Namespace).
 		WithLabels(SSHLabels(s)).
 		WithSpec(corev1ac.ServiceSpec().
 			WithType(corev1.ServiceTypeClusterIP).
-			WithSelector(pods).
+			WithSelector(ServerPodLabels(s.Name)).
 			WithPorts(corev1ac.ServicePort().
 				WithName("http").WithProtocol(corev1.ProtocolTCP).
 				WithPort(port).WithTargetPort(intstr.FromInt32(port))))

@@ -125,6 +125,13 @@ func AnyUses(pods []corev1.Pod, at Endpoint) bool {
 	})
 }
 
+// NoneLabelled tells whether there are pods that rely on the operator's label and none
+// of them has it, so that an SSH proxy reaches no server.
+func NoneLabelled(pods []corev1.Pod, server string, at Endpoint) bool {
+	return AnyUnlabelled(pods, server, at) &&
+		!slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.Labels[LabelServerPod] == server })
+}
+
 // AnyUnlabelled tells whether any pod that asks the policy server, or is told of an
 // SSH proxy, lacks the label by which it would be selected: it was made by an earlier
 // version, or its manifest does not have the label.

@@ -214,8 +214,15 @@ func TestAnyUnlabelled(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := workload.AnyUnlabelled([]corev1.Pod{*tc.pod.Pod("p")}, "main", endpoint); got != tc.want {
+			pods := []corev1.Pod{*tc.pod.Pod("p")}
+			if got := workload.AnyUnlabelled(pods, "main", endpoint); got != tc.want {
 				t.Errorf("got %t, want %t", got, tc.want)
+			}
+			if got := workload.NoneLabelled(pods, "main", endpoint); got != tc.want {
+				t.Errorf("none labelled: got %t, want %t", got, tc.want)
+			}
+			if pods = append(pods, *labelled(asking(), "main").Pod("q")); workload.NoneLabelled(pods, "main", endpoint) {
+				t.Error("none labelled beside one that is")
 			}
 		})
 	}
