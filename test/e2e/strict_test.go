@@ -31,9 +31,11 @@ spec:
     - {type: Container, default: {cpu: "1", memory: 1Gi}, defaultRequest: {cpu: 20m, memory: 64Mi}, MIN}
 `
 
-// strictConfig is a config.yml in a ConfigMap, with a line of plugins.
+// strictConfig is a config.yml in a ConfigMap, with the default permissions that the
+// sample asks for, and a line of plugins.
 func strictConfig(plugins string) string {
-	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: dstack-config}\ndata:\n  config.yml: |\n    projects: []\n    " + plugins + "\n"
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: dstack-config}\ndata:\n  config.yml: |\n    projects: []\n" +
+		"    default_permissions: {allow_non_admins_create_projects: false}\n    " + plugins + "\n"
 }
 
 var _ = Describe("A server in a namespace that is strict about pods", Ordered, ContinueOnFailure, Label("settings"), func() {
