@@ -64,7 +64,7 @@ var _ = Describe("A request that the API server does not answer", func() {
 			err := w.try("main")
 			if want == "" {
 				Expect(err).NotTo(HaveOccurred())
-				Expect(w.result.RequeueAfter).NotTo(BeZero(), "it is looked at again")
+				Expect(w.result.RequeueAfter).To(soon, "it is looked at again")
 			} else {
 				Expect(err).To(HaveOccurred())
 				Expect(w.plain(err.Error())).To(Equal(want))
@@ -119,7 +119,7 @@ var _ = Describe("A request that the API server does not answer", func() {
 		w.bringUp()
 		w.config.Live = interceptor.NewClient(api.Client, failGet[*corev1.Secret](""))
 		w.restart()
-		Expect(w.try("main")).To(MatchError("make Secret isolation-seal-main: away"))
+		Expect(w.try("main")).To(MatchError("read or make Secret isolation-seal-main: away"))
 		w.expectStatus("fault-token")
 	})
 
@@ -131,7 +131,7 @@ var _ = Describe("A request that the API server does not answer", func() {
 		w.restart()
 		w.pass()
 		w.expectStatus("fault-admin-token")
-		Expect(w.result.RequeueAfter).NotTo(BeZero())
+		Expect(w.result.RequeueAfter).To(soon)
 	})
 
 	for how, release := range remove {
@@ -243,7 +243,7 @@ var _ = Describe("A lost race", func() {
 			},
 		})
 		Expect(w.try("main")).To(Succeed())
-		Expect(w.result.RequeueAfter).NotTo(BeZero())
+		Expect(w.result.RequeueAfter).To(soon)
 		Expect(w.events()).To(BeEmpty())
 	})
 
@@ -262,6 +262,6 @@ var _ = Describe("A lost race", func() {
 		})
 		Expect(w.try("main")).To(Succeed())
 		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False RolloutInProgress: "))
-		Expect(w.result.RequeueAfter).NotTo(BeZero())
+		Expect(w.result.RequeueAfter).To(soon)
 	})
 })

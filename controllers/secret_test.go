@@ -144,7 +144,7 @@ var _ = Describe("The policy server's token", func() {
 		By("one that cannot travel in a header")
 		change(w, secret(w), func(s *corev1.Secret) { s.Data[manifests.TokenKey] = []byte("by-hand\n") })
 		w.pass()
-		Expect(w.condition("PolicyPluginReady")).To(Equal("PolicyPluginReady=False TokenInvalid: Secret is not usable: the token in key token of Secret isolation-policy-main-token " +
+		Expect(w.condition("PolicyPluginReady")).To(Equal("PolicyPluginReady=False TokenInvalid: the Secret is not usable: the token in key token of Secret isolation-policy-main-token " +
 			"has a character that is no printable ASCII, such as a space or a newline at its end: put another there, or delete it, and the operator makes another"))
 	})
 

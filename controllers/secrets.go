@@ -22,7 +22,7 @@ import (
 
 // errTokenInvalid means that a Secret of the operator's own, such as that of the
 // policy server's token, exists and holds nothing usable, or is not the operator's.
-var errTokenInvalid = errors.New("Secret is not usable")
+var errTokenInvalid = errors.New("the Secret is not usable")
 
 // secretsPass is what a pass has found out about the operator's own Secrets.
 type secretsPass struct {

@@ -40,6 +40,9 @@ func (w *world) wakesInTime() {
 	Expect(w.result.RequeueAfter).To(And(BeNumerically(">", 10*time.Second), BeNumerically("<", time.Minute)))
 }
 
+// soon is before the minute after which the operator looks again anyway.
+var soon = And(BeNumerically(">", 0), BeNumerically("<", time.Minute))
+
 // refuseSettings lets the API server refuse whatever the manager applies to the
 // workload.
 func refuseSettings(err error) interceptor.Funcs {

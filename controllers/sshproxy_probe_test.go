@@ -222,11 +222,27 @@ var _ = Describe("A new token for the SSH proxy", func() {
 		w.network.at("theirs.example.com:2222", w.network.greet(sshBanner))
 		w.settle()
 		w.rollSSH("theirs")
+
+		By("it waits for approval")
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			onApproval(s)
+			s.Spec.SSHProxy.External.TokenSecretRef.Name = "theirs-2"
+		})
+		w.settle()
+		const mismatch = "SSHProxyReady=False TokenMismatch: server pod dstack-server-0 has another token than Secret theirs-2 and accepts no login: waiting for its replacement"
+		Expect(w.condition("SSHProxyReady")).To(Equal(mismatch + "; approve the restart in status.pendingChange"))
+
+		By("it is told at once")
+		change(w, w.server(), func(s *v1alpha1.DstackServer) {
+			s.Spec.Rollout = v1alpha1.RolloutAutomatic
+			s.Spec.SSHProxy.External.TokenSecretRef.Name = "theirs"
+		})
+		w.settle()
 		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.SSHProxy.External.TokenSecretRef.Name = "theirs-2" })
 		w.settle()
 		Expect(w.template().Spec.Containers[0].Env).To(ContainElement(HaveField("ValueFrom.SecretKeyRef.Name", "theirs-2")))
 		Expect(w.toldOfSSH()).To(Equal(sshVariables))
-		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=False TokenMismatch: "))
+		Expect(w.condition("SSHProxyReady")).To(Equal(mismatch))
 		w.rollSSH("theirs-2")
 		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=True "))
 	})

@@ -243,7 +243,9 @@ var _ = Describe("The SSH proxy", func() {
 			w.network.gone(fmt.Sprintf("10.0.2.%d:30022", i+1))
 		}
 		w.pass()
+		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=False Unreachable: "))
 		Expect(w.events()).To(ContainElement("Warning OutOfMemory " + message))
+		Expect(w.server().Status.SSHProxy).To(Equal(&v1alpha1.SSHProxyStatus{LastOutOfMemory: &metav1.Time{Time: now.Add(time.Minute)}}))
 		w.settle()
 		Expect(w.events()).NotTo(ContainElement(ContainSubstring("OutOfMemory")), "nor again with each pass")
 		w.sshProxiesUp()
