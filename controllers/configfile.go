@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,6 +23,10 @@ import (
 // readConfigEvery is how often a ConfigMap or Secret with a config.yml is read:
 // neither is watched.
 const readConfigEvery = time.Minute
+
+// configTrustedFor is for how long such a file is taken to be as it was when it was
+// read last.
+const configTrustedFor = 5 * readConfigEvery
 
 // mountedConfig is what was found out about a config.yml that a volume is mounted
 // at as a whole. Nothing of its content is kept.
@@ -39,25 +43,28 @@ type mountedConfig struct {
 // lookAtConfig judges a config.yml over which no copy can be mounted.
 func (r *DstackServerReconciler) lookAtConfig(ctx context.Context, p *pass) error {
 	source := workload.FindConfig(p.container, manifests.ServerDir(p.server), manifests.ConfigVolume)
+	now := r.Clock.Now()
 	if !source.Clash || source.Mount.SubPathExpr != "" {
 		p.memory.config = nil
+		p.followConfig(nil, now)
 		return nil
 	}
 	file := p.workload.MountedFile(source.Mount)
 	about := fmt.Sprintf("%+v %v %s %d %q", file, p.permissions(), p.server.Spec.PolicyPlugin.Delivery, p.workload.Meta.Generation, p.server.Annotations[v1alpha1.AnnotationConfigNamesPlugin])
-	now := r.Clock.Now()
 	config := p.memory.config
 	if config == nil || config.about != about || now.Before(config.at) || now.Sub(config.at) >= readConfigEvery {
 		p.memory.config, config = nil, &mountedConfig{about: about, at: now}
 		if err := r.judgeConfig(ctx, p, file, config); err != nil {
+			p.doubtUnread(now)
 			return err
 		}
 		p.memory.config = config
 	}
 	p.wakeAfter(readConfigEvery - now.Sub(config.at))
 	p.clash = config.clash
-	if config.clash.Reason == "" {
-		p.clash = p.restartedWithout()
+	read := &workload.ConfigRead{At: config.at, Named: config.clash.Reason == "", LastNamed: p.memory.configNamed}
+	if f := p.followConfig(read, now); p.clash.Reason == "" {
+		p.clash = f
 	}
 	if config.clash.Reason == "" && config.changes {
 		p.warn("volume %q is mounted at exactly %s, so that file is checked when a pod starts and never later: a container that restarts in its pod may read a changed one. "+
@@ -66,21 +73,41 @@ func (r *DstackServerReconciler) lookAtConfig(ctx context.Context, p *pass) erro
 	return nil
 }
 
-// restartedWithout says of a file that has got its line back that a container started
-// anew while it was gone, and may have read it so. The file is read once a minute, so
-// the moment of the change is known to a minute.
-func (p *pass) restartedWithout() status.Finding {
-	was := meta.FindStatusCondition(p.server.Status.Conditions, v1alpha1.ConditionSettingsApplied)
-	if was == nil || was.Reason != v1alpha1.ReasonConfigMountClash {
-		return status.Finding{}
+// followConfig keeps the time in which the file may not have named the plugin, and the
+// doubt that comes of it. It finds a container that started anew in that time and may
+// have read the file so. Read is nil when no such file is mounted any more.
+func (p *pass) followConfig(read *workload.ConfigRead, now time.Time) status.Finding {
+	var pod string
+	var restarted status.Finding
+	p.facts.ConfigFileGap, pod = workload.FollowConfig(p.facts.ConfigFileGap, read, p.pods, p.container.Name, now)
+	if pod != "" {
+		restarted = p.restartedWithout(pod)
 	}
-	pod := workload.RestartedInPod(p.pods, p.container.Name, was.LastTransitionTime.Add(-2*readConfigEvery))
-	if pod == "" {
-		return status.Finding{}
+	if read != nil && read.Named {
+		p.memory.configNamed = read.At
 	}
+	if gap := p.facts.ConfigFileGap; read == nil && gap != nil && gap.BackAt == nil && pod == "" {
+		return restarted // Pods that are left still have the file that lacked the lines.
+	}
+	p.facts.Doubts = status.Doubts(p.facts.Doubts, []string{v1alpha1.ReasonConfigMountClash}, []status.Finding{p.clash, restarted}, now)
+	return restarted
+}
+
+func (p *pass) restartedWithout(pod string) status.Finding {
 	return status.Stuck(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
 		"container %s of pod %s restarted while %s may not have named the plugin: restart the pods (%s)",
 		p.container.Name, pod, configPath(p.server), p.restartCommand()))
+}
+
+// doubtUnread doubts a file that pods have checked and that has not been read for a
+// while: it may have lost its lines since.
+func (p *pass) doubtUnread(now time.Time) {
+	if now.Sub(p.memory.configNamed) < configTrustedFor || !slices.ContainsFunc(p.pods, func(pod corev1.Pod) bool { return workload.ChecksConfig(&pod) }) {
+		return
+	}
+	unread := status.Unknown(v1alpha1.ReasonConfigMountClash, fmt.Sprintf(
+		"%s cannot be read, so it may no longer name the plugin: see SettingsApplied", configPath(p.server)))
+	p.facts.Doubts = status.Doubts(p.facts.Doubts, nil, []status.Finding{unread}, now)
 }
 
 func configPath(s *v1alpha1.DstackServer) string {

@@ -208,6 +208,90 @@ var _ = Describe("A config.yml that a volume is mounted at as a whole", func() {
 		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
 	})
 
+	It("that lost its line is remembered over failed reads, other reasons and restarts of the manager", func() {
+		w := stock(testkit.MakeServer("main"), mountedAt(ofConfigMap(), "config.yml"), configMap(namedBoth), testkit.MakeProfile("research").AllowHostSSH().Obj())
+		w.bringUp()
+		broken := false
+		w.config.Live = interceptor.NewClient(api.Client, interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if broken && key.Name == "dstack-config" {
+					return errors.New("etcd is away")
+				}
+				return c.Get(ctx, key, o, opts...)
+			},
+		})
+		w.restart()
+		w.later()
+		failing := func() {
+			GinkgoHelper()
+			broken = true
+			w.clock.SetTime(w.clock.Now().Add(time.Minute))
+			Expect(w.try("main")).To(MatchError(ContainSubstring("etcd is away")))
+			Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=Unknown ReconcileError: "))
+			w.passProfiles()
+			broken = false
+		}
+		const doubted = "Programmed=False SettingsNotRunning: the server's config.yml may not name the plugin: see SettingsApplied of DstackServer main"
+
+		By("one read that fails says nothing against a file that was right")
+		failing()
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=True "))
+
+		By("the line goes, and the container restarts")
+		change(w, configIn(w), func(c *corev1.ConfigMap) { c.Data["config.yml"] = notNamed })
+		w.later()
+		pod := get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.ContainerStatuses[0].RestartCount = 1
+		pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(w.clock.Now().Add(time.Second))
+		w.setStatus(pod)
+		for range 8 {
+			w.later()
+		}
+		failing()
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal(doubted))
+		w.restart()
+
+		By("the line is back")
+		change(w, configIn(w), func(c *corev1.ConfigMap) { c.Data["config.yml"] = namedBoth })
+		for range 20 {
+			w.later()
+		}
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False ConfigMountClash: container server of pod dstack-server-0 restarted while "))
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal(doubted))
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
+
+		By("a restart before its node has the line again counts too")
+		change(w, configIn(w), func(c *corev1.ConfigMap) { c.Data["config.yml"] = notNamed })
+		w.later()
+		change(w, configIn(w), func(c *corev1.ConfigMap) { c.Data["config.yml"] = namedBoth })
+		w.later()
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "), "it has not restarted")
+		pod = get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.ContainerStatuses[0].RestartCount = 1
+		pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(w.clock.Now().Add(90 * time.Second))
+		w.setStatus(pod)
+		w.later()
+		w.later()
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal(doubted))
+		w.roll("dstack-server-0")
+		for range 20 {
+			w.later()
+		}
+		Expect(w.server().Status.ConfigFileGap).To(BeNil())
+		Expect(w.server().Status.Doubts).To(BeEmpty())
+
+		By("a file that cannot be read for long is not believed")
+		for range 5 {
+			failing()
+		}
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal(doubted))
+		w.later()
+		w.settle()
+		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
+	})
+
 	It("of a Secret is read by name, with nothing of it told", func() {
 		w := lacking(testkit.MakeServer("main"), mountedAt(ofSecret(), "config.yml"), configSecret(notNamed))
 		var secret corev1.Secret

@@ -135,33 +135,28 @@ func (r *DstackServerReconciler) observeElsewhere(ctx context.Context, p *pass) 
 	if p.ssh.token != "" {
 		r.checkSSHTokenElsewhere(ctx, p)
 	}
-	token, finding := r.adminToken(ctx, p.server)
-	if finding.Reason != "" {
-		p.facts.Connected = finding
-		p.wakeAfter(askLater)
-		return
-	}
+	token, noToken := r.adminToken(ctx, p.server)
 	answer := r.Prober.ServerAt(ctx, p.server.Spec.API.URL, token)
-	p.facts.Connected, p.facts.Release = judgeElsewhere(answer)
+	reported, all := releases([]observe.Server{answer})
+	p.facts.Version = p.facts.Version.Seen(reported, all)
+	p.facts.Connected = judgeElsewhere(answer, status.Version{}.Seen(reported, true), noToken)
 	if !isTrue(p.facts.Connected) {
 		p.wakeAfter(askLater)
 	}
 }
 
-func judgeElsewhere(answer observe.Server) (status.Finding, string) {
-	switch unguarded := judgeRelease(answer.Release); {
-	case answer.Err != nil:
-		return status.Waiting(v1alpha1.ReasonUnreachable, "the dstack server at spec.api.url does not answer its API: "+answer.Err.Error()), ""
-	case answer.TokenRejected:
-		return status.Stuck(v1alpha1.ReasonTokenRejected, "the dstack server at spec.api.url does not take the admin token for that of a global administrator: mend the Secret that spec.api.adminTokenSecretRef names"), answer.Release
+func judgeElsewhere(answer observe.Server, version status.Version, noToken status.Finding) status.Finding {
+	switch unguarded := version.Judge(); {
 	case unguarded.Reason != "":
-		return unguarded, answer.Release
+		return unguarded
+	case noToken.Reason != "":
+		return noToken
+	case answer.Err != nil:
+		return status.Waiting(v1alpha1.ReasonUnreachable, "the dstack server at spec.api.url does not answer its API: "+answer.Err.Error())
+	case answer.TokenRejected:
+		return status.Stuck(v1alpha1.ReasonTokenRejected, "the dstack server at spec.api.url does not take the admin token for that of a global administrator: mend the Secret that spec.api.adminTokenSecretRef names")
 	}
-	release := answer.Release
-	if release == "" {
-		release = "(a development build)"
-	}
-	return status.OK(v1alpha1.ReasonConnected, fmt.Sprintf("a process of the dstack server answers at spec.api.url; dstack %s", release)), answer.Release
+	return status.OK(v1alpha1.ReasonConnected, fmt.Sprintf("a process of the dstack server answers at spec.api.url; dstack %s", shown(version)))
 }
 
 // checkSSHTokenElsewhere asks the process that answers whether it has the SSH

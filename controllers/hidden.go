@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -58,6 +57,8 @@ func (r *DstackServerReconciler) readHidden(ctx context.Context, p *pass) error 
 	}
 	slices.SortFunc(p.hidden, func(a, b hidden) int { return strings.Compare(a.variable+a.source, b.variable+b.source) })
 	r.rememberHidden(p)
+	p.facts.Doubts = status.Doubts(p.facts.Doubts, []string{v1alpha1.ReasonConfigDisabled, v1alpha1.ReasonSettingHidden},
+		[]status.Finding{p.hiddenObstacle(), p.hiddenSetting()}, r.Clock.Now())
 	return nil
 }
 
@@ -82,24 +83,11 @@ func (r *DstackServerReconciler) rememberHidden(p *pass) {
 		if before.GoneAt == nil {
 			before.GoneAt = &now
 		}
-		if startedBefore(p.pods, p.container.Name, before.GoneAt.Time) {
+		if workload.StartedBefore(p.pods, p.container.Name, before.GoneAt.Time) {
 			p.facts.Hidden = append(p.facts.Hidden, before)
 			p.hidden = append(p.hidden, hidden{before.Name, before.Source, true})
 		}
 	}
-}
-
-// startedBefore tells whether a container of that name runs in any of the pods that
-// has not certainly started after a time. One that does not run yet will.
-func startedBefore(pods []corev1.Pod, container string, at time.Time) bool {
-	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
-		i := slices.IndexFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == container })
-		if i < 0 {
-			return workload.Ready(&pod)
-		}
-		running := pod.Status.ContainerStatuses[i].State.Running
-		return running != nil && !running.StartedAt.After(at)
-	})
 }
 
 // envKeys are the keys of the object that envFrom names. One that is not there

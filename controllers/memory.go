@@ -1,6 +1,10 @@
 package controllers
 
-import "k8s.io/apimachinery/pkg/types"
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // memory is what the manager remembers of one server from pass to pass. It saves
 // requests and waits, and nothing more: one that restarts begins anew. One object is
@@ -11,6 +15,9 @@ type memory struct {
 	// config is what was found out about a config.yml that is mounted as a whole; nil
 	// for nothing.
 	config *mountedConfig
+	// configNamed is when a config.yml that is mounted as a whole was last found to name
+	// the plugin.
+	configNamed time.Time
 	// owned are the pods that were found to be the workload's own.
 	owned map[types.UID]bool
 	// counted is when the active runs were counted that a change meets.

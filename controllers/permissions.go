@@ -3,8 +3,6 @@ package controllers
 import (
 	"fmt"
 
-	"k8s.io/apimachinery/pkg/api/meta"
-
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
 	"github.com/dstack-isolation/operator/internal/manifests"
@@ -45,8 +43,8 @@ func (p *pass) knowsSecrets() bool {
 	switch release := p.server.Status.Release; {
 	case release != "":
 		return !dstack.Before(release, dstack.FirstSecretsPermission)
-	case meta.IsStatusConditionTrue(p.server.Status.Conditions, v1alpha1.ConditionConnected):
-		return true // It answers without one: a development build.
+	case p.server.Status.DevelopmentBuild:
+		return true
 	default:
 		return p.workload != nil && workload.Permits(p.workload.Injected(), dstack.PermissionManageSecrets)
 	}

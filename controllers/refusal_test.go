@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/dstack"
@@ -302,9 +304,38 @@ var _ = Describe("A variable that comes by envFrom", func() {
 		Expect(w.condition("SettingsApplied")).To(Equal("SettingsApplied=False ConfigDisabled: a server pod may have started while DSTACK_SERVER_CONFIG_DISABLED came from " +
 			"key DSTACK_SERVER_CONFIG_DISABLED of ConfigMap settings by envFrom, and have loaded no plugin: restart the pods (kubectl -n NS rollout restart deployment/dstack-server)"))
 		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=False SettingsNotRunning: "))
+
+		By("neither a rollout, which is the reason now, nor a request that fails clears that")
+		w.rollingOut()
+		w.settle()
+		Expect(w.condition("SettingsApplied")).To(HavePrefix("SettingsApplied=False RolloutInProgress: "))
+		const doubted = "Programmed=False SettingsNotRunning: the server is told to read no config.yml, so it may load no plugin: see SettingsApplied of DstackServer main"
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal(doubted))
+		Expect(w.condition("UnmatchedProjectsCovered")).To(HavePrefix("UnmatchedProjectsCovered=False SettingsNotRunning: "))
+		live := w.config.Live
+		w.config.Live = interceptor.NewClient(api.Client, interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if key.Name == "settings" {
+					return errors.New("etcd is away")
+				}
+				return c.Get(ctx, key, o, opts...)
+			},
+		})
+		w.restart()
+		Expect(w.try("main")).To(MatchError(ContainSubstring("etcd is away")))
+		w.passProfiles()
+		Expect(w.server().Status.Doubts).To(HaveExactElements(HaveField("Reason", v1alpha1.SettingsDoubtReason(v1alpha1.ReasonConfigDisabled))))
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=False "))
+		w.config.Live = live
+		w.restart()
+		w.settle()
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal(doubted))
+
+		By("its pod is restarted")
 		w.nextSecond()
 		w.roll("dstack-server-0")
 		w.settle()
+		Expect(w.server().Status.Doubts).To(BeEmpty())
 		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
 		Expect(w.conditionOf(w.profile("research"), "Ready")).To(HavePrefix("Ready=True "))
 	})

@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -334,6 +335,73 @@ var _ = Describe("A dstack server", func() {
 		w.ready("dstack-server-0", "10.0.0.1").release = "0.20.28"
 		w.pass()
 		w.expectStatus("release-unguarded")
+	})
+
+	It("of such a release stays so for its profiles, whatever becomes of the admin token and of the connection", func() {
+		w := stock(testkit.MakeServer("main").AdminToken("dstack-admin", "token"), testkit.MakeServerPod().Data(), testkit.MakeProfile("research").AllowHostSSH().Obj(),
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "dstack-admin"}, Data: map[string][]byte{"token": []byte("wrong")}})
+		w.bringUp()
+		Expect(w.condition("Connected")).To(HavePrefix("Connected=False TokenRejected: "))
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=True "))
+		const why = "dstack 0.20.28 creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to 0.21.0 or later"
+		doubted := func(connected string) {
+			GinkgoHelper()
+			w.settle()
+			Expect(w.condition("Connected")).To(HavePrefix(connected))
+			Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal("Programmed=False SettingsNotRunning: " + why + ": see Connected of DstackServer main"))
+			Expect(w.condition("UnmatchedProjectsCovered")).To(HavePrefix("UnmatchedProjectsCovered=False SettingsNotRunning: " + why))
+		}
+		process := w.ready("dstack-server-0", "10.0.0.1")
+		process.release = "0.20.28"
+		doubted("Connected=False UnsupportedRelease: " + why)
+
+		By("the Secret is gone")
+		Expect(api.Client.Delete(context.Background(), secretIn(w, "dstack-admin"))).To(Succeed())
+		doubted("Connected=False UnsupportedRelease: " + why)
+
+		By("the process does not answer")
+		w.network.gone("10.0.0.1:3000")
+		doubted("Connected=False TokenNotFound: ")
+		w.restart()
+		doubted("Connected=False TokenNotFound: ")
+
+		By("no pod is ready")
+		pod := get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.Conditions = nil
+		w.setStatus(pod)
+		doubted("Connected=False TokenNotFound: ")
+
+		By("it is upgraded, still without a token")
+		w.roll("dstack-server-0")
+		w.settle()
+		Expect(w.condition("Connected")).To(HavePrefix("Connected=False TokenNotFound: "))
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=True "))
+	})
+
+	It("of a development build stays one while it does not answer", func() {
+		w := usual(testkit.MakeProfile("research").AllowHostSSH().Obj())
+		w.ready("dstack-server-0", "10.0.0.1").release = ""
+		w.inject()
+		w.roll("dstack-server-0")
+		w.ready("dstack-server-0", "10.0.0.1").release = ""
+		w.settle()
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=True "))
+		Expect(w.server().Status.DevelopmentBuild).To(BeTrue())
+		w.network.gone("10.0.0.1:3000")
+		w.settle()
+		Expect(w.condition("Connected")).To(HavePrefix("Connected=False Unreachable: "))
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=True "))
+	})
+
+	It("whose version nobody has seen counts as enforcing nothing", func() {
+		w := usual(testkit.MakeProfile("research").AllowHostSSH().Obj())
+		w.network.gone("10.0.0.1:3000")
+		w.inject()
+		w.roll("dstack-server-0")
+		w.network.gone("10.0.0.1:3000")
+		w.settle()
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(Equal(
+			"Programmed=False SettingsNotRunning: no server pod has reported its dstack version yet: see Connected of DstackServer main"))
 	})
 
 	It("of several pods shows the oldest release", func() {

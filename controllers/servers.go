@@ -18,44 +18,42 @@ import (
 // observeServers asks every server pod for its release, and whether it accepts
 // the admin token.
 func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
-	p.facts.Release = p.server.Status.Release // As it was seen last, until it is seen again.
-	token, finding := r.adminToken(ctx, p.server)
-	if finding.Reason != "" {
-		p.facts.Connected = finding
-		p.wakeAfter(askLater)
-		return
-	}
+	token, noToken := r.adminToken(ctx, p.server)
 	addresses := p.addresses()
 	if len(addresses) == 0 {
 		p.facts.Connected = status.Unknown(v1alpha1.ReasonNoServerPods, fmt.Sprintf("no pod of %s is ready", p.workload))
+		if noToken.Reason != "" {
+			p.facts.Connected = noToken
+			p.wakeAfter(askLater)
+		}
 		return
 	}
-	port := p.apiPort()
-	answers := r.Prober.Servers(ctx, addresses, port, token)
-	connected, release := judgeServers(answers)
-	p.facts.Connected = connected
-	if release != "" || isTrue(connected) {
-		p.facts.Release = release
-	}
-	if want := p.server.Spec.DefaultPermissions; want != nil && want.AllowManagersManageSecrets != nil && p.facts.Release != p.server.Status.Release {
+	// Without a token too: which version answers does not depend on it.
+	answers := r.Prober.Servers(ctx, addresses, p.apiPort(), token)
+	before := p.facts.Version
+	reported, all := releases(answers)
+	p.facts.Version = before.Seen(reported, all)
+	p.facts.Connected = judgeServers(answers, status.Version{}.Seen(reported, true), noToken)
+	if want := p.server.Spec.DefaultPermissions; want != nil && want.AllowManagersManageSecrets != nil && p.facts.Version != before {
 		p.wakeAfter(lookAgain) // It decides whether that can be set.
 	}
-	if !isTrue(connected) {
+	if !isTrue(p.facts.Connected) {
 		p.wakeAfter(askLater)
 	}
 }
 
-// judgeRelease says why nothing can be said to be refused by a release of dstack; an
-// empty finding means that it asks about every run. A development build tells none.
-func judgeRelease(release string) status.Finding {
-	if err := dstack.Supported(release); err != nil {
-		return status.Stuck(v1alpha1.ReasonUnsupportedRelease, err.Error())
+// releases are those that processes reported, and whether all did. A process may report
+// it and then fail to judge the token.
+func releases(answers []observe.Server) (reported []string, all bool) {
+	all = true
+	for _, a := range answers {
+		if a.Err == nil || a.Release != "" {
+			reported = append(reported, a.Release)
+		} else {
+			all = false
+		}
 	}
-	if release != "" && !dstack.AsksAlways(release) {
-		return status.Stuck(v1alpha1.ReasonUnsupportedRelease, fmt.Sprintf(
-			"dstack %s creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to %s or later", release, dstack.FirstGuardedRelease))
-	}
-	return status.Finding{}
+	return reported, all
 }
 
 // addresses are those of the server pods that can be asked.
@@ -107,24 +105,30 @@ func readAdminToken(ctx context.Context, reader client.Reader, server *v1alpha1.
 	return token, status.Finding{}
 }
 
-// judgeServers sums up what the server pods say.
-func judgeServers(answers []observe.Server) (status.Finding, string) {
-	release := answers[0].Release
+// judgeServers sums up what the server pods say. Their version comes first: what is
+// wrong with the token is no evidence of another one.
+func judgeServers(answers []observe.Server, version status.Version, noToken status.Finding) status.Finding {
+	if f := version.Judge(); f.Reason != "" {
+		return f
+	}
+	if noToken.Reason != "" {
+		return noToken
+	}
 	for _, a := range answers {
 		if a.Err != nil {
-			return status.Waiting(v1alpha1.ReasonUnreachable, "a server pod does not answer its API: "+a.Err.Error()), ""
+			return status.Waiting(v1alpha1.ReasonUnreachable, "a server pod does not answer its API: "+a.Err.Error())
 		}
 		if a.TokenRejected {
-			return status.Stuck(v1alpha1.ReasonTokenRejected, "a server pod does not take the admin token for that of a global administrator: mend the Secret that spec.api.adminTokenSecretRef names"), a.Release
+			return status.Stuck(v1alpha1.ReasonTokenRejected, "a server pod does not take the admin token for that of a global administrator: mend the Secret that spec.api.adminTokenSecretRef names")
 		}
-		release = dstack.Older(release, a.Release)
 	}
-	if f := judgeRelease(release); f.Reason != "" {
-		return f, release
+	return status.OK(v1alpha1.ReasonConnected, fmt.Sprintf("all %d server pods answer; dstack %s", len(answers), shown(version)))
+}
+
+// shown is how a version is called in messages.
+func shown(version status.Version) string {
+	if version.Release == "" {
+		return "(a development build)"
 	}
-	shown := release
-	if shown == "" {
-		shown = "(a development build)"
-	}
-	return status.OK(v1alpha1.ReasonConnected, fmt.Sprintf("all %d server pods answer; dstack %s", len(answers), shown)), release
+	return version.Release
 }

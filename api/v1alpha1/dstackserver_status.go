@@ -203,28 +203,6 @@ type PendingChange struct {
 	Message string `json:"message,omitempty"`
 }
 
-// HiddenVariable is a variable that the server takes, or took, by envFrom, and that
-// the operator decides about.
-type HiddenVariable struct {
-	// name of the variable.
-	//
-	// +required
-	// +kubebuilder:validation:MaxLength=256
-	Name string `json:"name"`
-
-	// source that it comes from, as in "key A of ConfigMap settings".
-	//
-	// +required
-	// +kubebuilder:validation:MaxLength=600
-	Source string `json:"source"`
-
-	// goneAt is when it was seen there no more. A server pod that started before may
-	// still run with it.
-	//
-	// +optional
-	GoneAt *metav1.Time `json:"goneAt,omitempty"`
-}
-
 // Removal tells of settings that somebody else took out of the workload, and of
 // the gap until they were back in every server pod.
 type Removal struct {
@@ -284,6 +262,13 @@ type DstackServerStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Release string `json:"release,omitempty"`
 
+	// developmentBuild is true if the server's pods answered and reported no release,
+	// as a development build of dstack does. While it is false and release is empty,
+	// the version is not known, and no control counts as enforced.
+	//
+	// +optional
+	DevelopmentBuild bool `json:"developmentBuild,omitempty"`
+
 	// profiles is the number of profiles that name this server.
 	//
 	// +optional
@@ -335,6 +320,24 @@ type DstackServerStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	HiddenVariables []HiddenVariable `json:"hiddenVariables,omitempty"`
+
+	// doubts lists why server pods may run without what their specs set. A doubt stays
+	// until the operator finds that it no longer holds: neither a failed request nor
+	// another reason of SettingsApplied clears it. No control counts as enforced
+	// meanwhile.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=reason
+	// +kubebuilder:validation:MaxItems=3
+	Doubts []SettingsDoubt `json:"doubts,omitempty"`
+
+	// configFileGap is the last time in which the server's config.yml may not have
+	// named the plugin, where a volume is mounted at exactly its path. It is kept until
+	// no server container can have restarted in that time.
+	//
+	// +optional
+	ConfigFileGap *ConfigFileGap `json:"configFileGap,omitempty"`
 
 	// injected lists the items that the operator sets in the workload, or wants to
 	// find there when spec.injection is Manual, never their values.

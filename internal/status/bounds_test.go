@@ -80,7 +80,9 @@ func TestServerStatusFitsItsSchema(t *testing.T) {
 			f := goodFacts(resolve(s))
 			f.Accepted, f.Connected = ours.OK("Accepted", long), ours.Unknown("Unreachable", long)
 			f.PolicyPlugin, f.Settings = ours.Waiting("RollingOut", long), ours.Stuck("InvalidWorkload", long)
-			f.Release = long
+			f.Version.Release = long
+			f.Doubts = ours.Doubts(nil, nil, []ours.Finding{ours.Stuck("ConfigDisabled", long), ours.Stuck("ConfigMountClash", long), ours.Stuck("SettingHidden", long)}, now)
+			f.ConfigFileGap = &v1alpha1.ConfigFileGap{LostAt: metav1.NewTime(now), BackAt: ptr(metav1.NewTime(now))}
 			f.Pending = &v1alpha1.PendingChange{Revision: "0123abcd"}
 			for i := range 40 {
 				f.Pending.Items = append(f.Pending.Items, v1alpha1.PendingItem{Name: fmt.Sprintf("%d %s", i, long), Action: v1alpha1.ChangeAdd, Why: long})

@@ -41,22 +41,29 @@ type world struct {
 	served    string
 	running   *v1alpha1.RunningSettings
 	proven    string
+	version   ours.Version
+	doubts    []v1alpha1.SettingsDoubt
 }
 
 // worlds are all combinations of facts, known and missing; the first is the
 // only one in which nothing is.
 func worlds(e *isolation.Effective) []world {
+	good := ours.Version{Release: "0.22.5"}
 	var all []world
 	for _, effective := range []*isolation.Effective{e, nil} {
 		for _, served := range []string{e.Revision, "", "01d00000"} {
 			for _, r := range []*v1alpha1.RunningSettings{running(2), {Pods: 2, PolicyPods: 1, NetworkMode: 2}, {}, nil} {
 				for _, proven := range []string{"5e771465", ""} {
-					all = append(all, world{effective, served, r, proven})
+					all = append(all, world{effective, served, r, proven, good, nil})
 				}
 			}
 		}
 	}
-	return all
+	well := all[0]
+	for _, version := range []ours.Version{{}, {Release: "0.20.28"}, {Release: "0.20.28", Development: true}} {
+		all = append(all, world{e, well.served, well.running, well.proven, version, nil})
+	}
+	return append(all, world{e, well.served, well.running, well.proven, good, doubting(v1alpha1.ReasonConfigDisabled)})
 }
 
 // Every condition of a DstackServer is there whatever was found, about the
@@ -69,6 +76,7 @@ func TestServerSaysEverythingEveryTime(t *testing.T) {
 			Accepted: steps[0], PolicyPlugin: steps[1], Settings: steps[2], Connected: steps[3], SSHProxy: steps[4], Pods: pods,
 			Effective: all[w].effective, Served: all[w].served, Running: all[w].running,
 			Revisions: v1alpha1.SettingsRevisions{Proven: all[w].proven},
+			Version:   all[w].version, Doubts: all[w].doubts,
 		}
 		got := ours.Server(s, f, now)
 		checkConditions(t, got.Conditions, serverConditions, 7)

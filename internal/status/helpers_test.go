@@ -41,14 +41,14 @@ func goodFacts(e *isolation.Effective) status.ServerFacts {
 		Connected:    status.OK(v1alpha1.ReasonConnected, "connected"),
 		Served:       e.Revision,
 		Running:      running(e.Plan.NetworkMode),
-		Release:      "0.22.5",
+		Version:      status.Version{Release: "0.22.5"},
 		Revisions:    v1alpha1.SettingsRevisions{Applied: "5e771465", Proven: "5e771465"},
 	}
 }
 
 // goodView is what a profile sees of such a server.
 func goodView(e *isolation.Effective) status.View {
-	return status.View{Effective: e, Served: e.Revision, Running: running(e.Plan.NetworkMode), Proven: true, SSHProxy: goodFacts(e).SSHProxy}
+	return status.View{Effective: e, Served: e.Revision, Running: running(e.Plan.NetworkMode), Proven: true, Version: goodFacts(e).Version, SSHProxy: goodFacts(e).SSHProxy}
 }
 
 // managed is an SSH proxy that the operator runs.

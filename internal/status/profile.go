@@ -36,9 +36,8 @@ type View struct {
 	SettingsStalled bool
 	// Doubt is why settings that are in place may not hold; "" when nothing says so.
 	Doubt string
-	// Unguarded is why the server's release of dstack does not ask about every run;
-	// "" when it does.
-	Unguarded string
+	// Version is what is known of the server's version of dstack.
+	Version Version
 	// SSHProxy is what the server's condition says of the SSH proxy.
 	SSHProxy Finding
 	// Override, when it has a reason, says for all profiles why nothing is in
@@ -50,6 +49,8 @@ type View struct {
 // reconciler wrote it.
 func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
 	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != "", Elsewhere: runsElsewhere(s)}
+	v.Version = Version{Release: s.Status.Release, Development: s.Status.DevelopmentBuild}
+	v.Doubt = doubtOf(s.Status.Doubts, "")
 	if s.Status.PolicyRevision.Served == e.Revision {
 		v.Served = e.Revision
 	}
@@ -79,11 +80,11 @@ func (v *View) take(server string, c metav1.Condition) {
 		v.SSHProxy = Finding{Status: c.Status, Reason: c.Reason, Message: c.Message, Stalled: sshStalls(c)}
 	case v1alpha1.ConditionPodsOwned:
 		v.PodsUnknown = c.Reason == v1alpha1.ReasonPodsUnknown
-	case v1alpha1.ConditionConnected:
-		v.Unguarded = unguarded(c.Reason, c.Message)
 	case v1alpha1.ConditionSettingsApplied:
 		v.SettingsStalled = c.Status == metav1.ConditionFalse && stalls(c.Reason)
-		v.Doubt = doubt(c.Reason)
+		if v.Doubt == "" {
+			v.Doubt = doubt(c.Reason)
+		}
 	}
 }
 
@@ -98,30 +99,6 @@ func stalls(reason string) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// unguarded says, by the condition Connected, why the server's release does not ask
-// about every run; "" when nothing says so.
-func unguarded(reason, message string) string {
-	if reason != v1alpha1.ReasonUnsupportedRelease {
-		return ""
-	}
-	return message
-}
-
-// doubt says why settings that are in place may not hold, by the reason of
-// SettingsApplied; "" for all other reasons.
-func doubt(reason string) string {
-	switch reason {
-	case v1alpha1.ReasonConfigDisabled:
-		return "the server is told to read no config.yml, so it may load no plugin"
-	case v1alpha1.ReasonConfigMountClash:
-		return "the server's config.yml may not name the plugin"
-	case v1alpha1.ReasonSettingHidden:
-		return "the server may not have a setting as the operator wrote it"
-	default:
-		return ""
 	}
 }
 
@@ -229,8 +206,8 @@ func (v View) asked(p *isolation.Profile) Finding {
 		return v.settings(fmt.Sprintf("%d of %d server pods do not ask the policy server", r.Pods-r.PolicyPods, r.Pods))
 	case !v.Proven:
 		return v.settings("no server pod has become ready with the settings yet")
-	case v.Unguarded != "":
-		return Stuck(v1alpha1.ReasonSettingsNotRunning, fmt.Sprintf("%s: see Connected of DstackServer %s", v.Unguarded, v.Effective.Name))
+	case v.Version.unguarded() != "":
+		return v.unguarded()
 	case v.Doubt != "":
 		return v.settings(v.Doubt)
 	case p.Enforce && isolation.Strictness(r.NetworkMode) < isolation.Strictness(v.Effective.Plan.NetworkMode):

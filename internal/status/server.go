@@ -32,8 +32,8 @@ type ServerFacts struct {
 	Running *v1alpha1.RunningSettings
 	// Revisions of the settings, as far as they have come.
 	Revisions v1alpha1.SettingsRevisions
-	// Release is the oldest release of the server's pods.
-	Release string
+	// Version is what is known of the versions of the server's pods.
+	Version Version
 	// SSH is what users must know of the SSH proxy; nil without one.
 	SSH      *v1alpha1.SSHProxyStatus
 	Injected []v1alpha1.InjectedItem
@@ -41,6 +41,10 @@ type ServerFacts struct {
 	Pending *v1alpha1.PendingChange
 	// Hidden are variables that came by envFrom and that pods may still run with.
 	Hidden []v1alpha1.HiddenVariable
+	// Doubts are why settings that are in place may not take effect.
+	Doubts []v1alpha1.SettingsDoubt
+	// ConfigFileGap is when a config.yml may not have named the plugin; nil for never.
+	ConfigFileGap *v1alpha1.ConfigFileGap
 	// LastRemoval of settings by somebody else; nil if there was none.
 	LastRemoval *v1alpha1.Removal
 	// ManualPatch is what the workload's manifest still lacks; "" when nothing.
@@ -52,7 +56,8 @@ type ServerFacts struct {
 func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.DstackServerStatus {
 	out := v1alpha1.DstackServerStatus{
 		ObservedGeneration: s.Generation,
-		Release:            clipTo(f.Release, 60),
+		Release:            clipTo(f.Version.Release, 60),
+		DevelopmentBuild:   f.Version.Development,
 		Running:            f.Running,
 		SSHProxy:           f.SSH,
 		SettingsRevision:   f.Revisions,
@@ -62,6 +67,8 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 		Warnings:           bounded(f.Warnings),
 		LastRemoval:        f.LastRemoval,
 		HiddenVariables:    f.Hidden,
+		Doubts:             f.Doubts,
+		ConfigFileGap:      f.ConfigFileGap,
 	}
 	unmatched := pending()
 	if e := f.Effective; e != nil {
@@ -107,7 +114,7 @@ func covered(s *v1alpha1.DstackServer, e *isolation.Effective, f ServerFacts) Fi
 	}
 	view := View{
 		Effective: e, Served: f.Served, Running: f.Running, Proven: f.Revisions.Proven != "", PodsUnknown: f.Pods.Reason == v1alpha1.ReasonPodsUnknown,
-		SettingsStalled: f.Settings.Stalled, Doubt: doubt(f.Settings.Reason), Unguarded: unguarded(f.Connected.Reason, f.Connected.Message), SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
+		SettingsStalled: f.Settings.Stalled, Doubt: doubtOf(f.Doubts, f.Settings.Reason), Version: f.Version, SSHProxy: f.SSHProxy.orPending(), Elsewhere: runsElsewhere(s),
 	}
 	p := programmed(e.Unmatched, view)
 	if p.isTrue() && p.Reason == v1alpha1.ReasonProgrammed {

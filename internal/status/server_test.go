@@ -97,6 +97,41 @@ func TestServerToTheLetter(t *testing.T) {
 			"Ready=False/ConfigMountClash: write the line",
 			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server's config.yml may not name the plugin: see SettingsApplied of DstackServer main",
 		},
+		"a doubt that SettingsApplied does not name": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Settings, f.Doubts = ours.Waiting(v1alpha1.ReasonRolloutInProgress, "wait"), doubting(v1alpha1.ReasonConfigDisabled)
+			},
+			"Ready=False/RolloutInProgress: wait",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server is told to read no config.yml, so it may load no plugin: see SettingsApplied of DstackServer main",
+		},
+		"a doubt that a read which failed does not clear": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Settings, f.Doubts = ours.Unknown(v1alpha1.ReasonReconcileError, "etcd is away"), doubting(v1alpha1.ReasonConfigMountClash)
+			},
+			"Ready=Unknown/ReconcileError: etcd is away",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: the server's config.yml may not name the plugin: see SettingsApplied of DstackServer main",
+		},
+		"an old version and a rejected token": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Connected, f.Version = ours.Stuck(v1alpha1.ReasonTokenRejected, "write it"), ours.Version{Release: "0.20.28"}
+			},
+			"Ready=False/TokenRejected: write it",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: dstack 0.20.28 creates runs by POST /api/project/NAME/runs/submit without asking any plugin: upgrade to 0.21.0 or later: see Connected of DstackServer main",
+		},
+		"a version that no pod has reported": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Connected, f.Version = ours.Waiting(v1alpha1.ReasonUnreachable, "no answer"), ours.Version{}
+			},
+			"Ready=False/Unreachable: no answer",
+			"UnmatchedProjectsCovered=False/SettingsNotRunning: no server pod has reported its dstack version yet: see Connected of DstackServer main",
+		},
+		"a development build that does not answer": {
+			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
+				f.Connected, f.Version = ours.Waiting(v1alpha1.ReasonUnreachable, "no answer"), ours.Version{Development: true}
+			},
+			"Ready=False/Unreachable: no answer",
+			"UnmatchedProjectsCovered=True/Covered: projects that no profile names are refused what spec.unmatchedProjects denies",
+		},
 		"a pod of others": {
 			testkit.MakeServer("main"), func(f *ours.ServerFacts) {
 				f.Pods = ours.Stuck(v1alpha1.ReasonForeignPods, "delete it")
@@ -189,7 +224,7 @@ func TestViewOf(t *testing.T) {
 	s := testkit.MakeServer("main").Generation(1).Obj()
 	e := resolve(s, restricted("research").Obj())
 	s.Status = ours.Server(s, goodFacts(e), now)
-	if diff := cmp.Diff(ours.View{Served: e.Revision, Running: running(1), Proven: true, CatchingUp: true, SSHProxy: goodFacts(e).SSHProxy}, without(ours.ViewOf(s, e))); diff != "" {
+	if diff := cmp.Diff(ours.View{Served: e.Revision, Running: running(1), Proven: true, CatchingUp: true, Version: goodFacts(e).Version, SSHProxy: goodFacts(e).SSHProxy}, without(ours.ViewOf(s, e))); diff != "" {
 		t.Errorf("all well, -want +got:\n%s", diff)
 	}
 	stuck := []string{

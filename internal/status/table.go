@@ -145,7 +145,7 @@ func (v View) awaited() string {
 	case !v.Proven:
 		return "no server pod has become ready with the settings yet"
 	}
-	return cmp.Or(v.Unguarded, v.Doubt)
+	return cmp.Or(v.Version.unguarded(), v.Doubt)
 }
 
 // noProxy says what lets hostSSH be denied, or does without.

@@ -379,6 +379,9 @@ func TestNothingIsEnforcedOnMissingFacts(t *testing.T) {
 		"no pods":            func(v *ours.View) { v.Running = &v1alpha1.RunningSettings{} },
 		"pods that only run": func(v *ours.View) { v.Running = &v1alpha1.RunningSettings{Pods: 1, NetworkMode: 3} },
 		"not proven":         func(v *ours.View) { v.Proven = false },
+		"no version":         func(v *ours.View) { v.Version = ours.Version{} },
+		"an old version":     func(v *ours.View) { v.Version.Release = "0.20.28" },
+		"a doubt":            func(v *ours.View) { v.Doubt = "it may load no plugin" },
 		"elsewhere":          elsewhere,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -410,7 +413,7 @@ func TestAnotherProfilesEditChangesNoStatus(t *testing.T) {
 	if e.Revision == before.Served {
 		t.Fatal("the edit does not change the revision")
 	}
-	catchingUp := ours.View{Effective: e, Running: before.Running, Proven: true, CatchingUp: true}
+	catchingUp := ours.View{Effective: e, Running: before.Running, Proven: true, Version: before.Version, CatchingUp: true}
 	if diff := cmp.Diff(p.Status, ours.Profile(p, catchingUp, now.Add(time.Minute))); diff != "" {
 		t.Errorf("while it is on its way:\n%s", diff)
 	}
@@ -422,6 +425,7 @@ func TestAnotherProfilesEditChangesNoStatus(t *testing.T) {
 			v.Running = &v1alpha1.RunningSettings{Pods: 2, PolicyPods: 1, NetworkMode: 3}
 		},
 		"a pod runs on a weaker network": func(v *ours.View, _ *v1alpha1.IsolationProfile) { v.Running = running(2) },
+		"a doubt came up":                func(v *ours.View, _ *v1alpha1.IsolationProfile) { v.Doubt = "it may load no plugin" },
 		"a policy server is silent":      func(v *ours.View, _ *v1alpha1.IsolationProfile) { v.CatchingUp = false },
 		"the profile itself changed": func(v *ours.View, o *v1alpha1.IsolationProfile) {
 			o.Generation, o.Spec.Hint = 2, "Ask them."
@@ -445,7 +449,7 @@ func TestAnotherProfilesTighteningIsPendingUntilServed(t *testing.T) {
 	before := goodView(resolve(server, p))
 	p.Status = ours.Profile(p, before, now)
 	e := resolve(server, p, restricted("all").Include("*").Obj())
-	got := ours.Profile(p, ours.View{Effective: e, Running: before.Running, Proven: true, CatchingUp: true}, now)
+	got := ours.Profile(p, ours.View{Effective: e, Running: before.Running, Proven: true, Version: before.Version, CatchingUp: true}, now)
 	for _, row := range got.Effective {
 		if row.Control == v1alpha1.ControlPrivileged && row.Standing != v1alpha1.StandingPending {
 			t.Errorf("privileged is %s, want Pending", row.Standing)

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -148,21 +147,6 @@ func namesPlugin(c, inject *corev1.Container, at Endpoint) bool {
 	}
 	return server != nil && checked != nil && server.Name == checked.Name &&
 		server.SubPath == checked.SubPath && server.SubPathExpr == checked.SubPathExpr
-}
-
-// RestartedInPod names a pod with the settings whose container has started anew, in its
-// pod, after a time; "" for none. The init container has not checked config.yml again
-// for it.
-func RestartedInPod(pods []corev1.Pod, container string, after time.Time) string {
-	for i := range pods {
-		for _, s := range pods[i].Status.ContainerStatuses {
-			running := s.State.Running
-			if s.Name == container && s.RestartCount > 0 && pods[i].Annotations[AnnotationSettings] != "" && (running == nil || running.StartedAt.After(after)) {
-				return pods[i].Name
-			}
-		}
-	}
-	return ""
 }
 
 func mountAt(c *corev1.Container, at string) *corev1.VolumeMount {

@@ -2,11 +2,9 @@ package workload_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/testkit"
@@ -124,37 +122,5 @@ func TestDeliveryOfACheckedFile(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestRestartedInPod(t *testing.T) {
-	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	pod := func(settings string, restarts int32, started time.Time) corev1.Pod {
-		p := testkit.SetReady(testkit.MakeServerPod().Annotation(workload.AnnotationSettings, settings).Pod("p"), "10.0.0.1")
-		s := &p.Status.ContainerStatuses[0]
-		s.RestartCount, s.State.Running.StartedAt = restarts, metav1.NewTime(started)
-		return *p
-	}
-	waiting := pod("5e771465", 1, at)
-	waiting.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
-	cases := map[string]struct {
-		pod  corev1.Pod
-		want string
-	}{
-		"its first start":            {pod("5e771465", 0, at.Add(time.Hour)), ""},
-		"a restart before":           {pod("5e771465", 1, at), ""},
-		"a restart after":            {pod("5e771465", 1, at.Add(time.Second)), "p"},
-		"one that is about to start": {waiting, "p"},
-		"without the settings":       {pod("", 1, at.Add(time.Second)), ""},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := workload.RestartedInPod([]corev1.Pod{tc.pod}, testkit.ServerContainer, at); got != tc.want {
-				t.Errorf("got %q, want %q", got, tc.want)
-			}
-		})
-	}
-	if got := workload.RestartedInPod([]corev1.Pod{pod("5e771465", 1, at.Add(time.Second))}, "sidecar", at); got != "" {
-		t.Errorf("another container counts: %q", got)
 	}
 }

@@ -22,6 +22,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AllowedFleetsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AllowedRegistries"):
 		return &apiv1alpha1.AllowedRegistriesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ConfigFileGap"):
+		return &apiv1alpha1.ConfigFileGapApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Controls"):
 		return &apiv1alpha1.ControlsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DefaultPermissions"):
@@ -82,6 +84,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ServerAPIApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SettingEffect"):
 		return &apiv1alpha1.SettingEffectApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SettingsDoubt"):
+		return &apiv1alpha1.SettingsDoubtApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SettingsRevisions"):
 		return &apiv1alpha1.SettingsRevisionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SSHProxy"):

@@ -56,6 +56,15 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ChangeAction
   scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.ConfigFileGap
+  map:
+    fields:
+    - name: backAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: lostAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ControlName
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.Controls
@@ -217,6 +226,20 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - type
+    - name: configFileGap
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.ConfigFileGap
+    - name: developmentBuild
+      type:
+        scalar: boolean
+    - name: doubts
+      type:
+        list:
+          elementType:
+            namedType: com.github.dstack-isolation.operator.api.v1alpha1.SettingsDoubt
+          elementRelationship: associative
+          keys:
+          - reason
     - name: hiddenVariables
       type:
         list:
@@ -861,6 +884,20 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: message
       type:
         scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.SettingsDoubt
+  map:
+    fields:
+    - name: message
+      type:
+        scalar: string
+    - name: reason
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.SettingsDoubtReason
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.dstack-isolation.operator.api.v1alpha1.SettingsDoubtReason
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.SettingsRevisions
   map:
     fields:

@@ -22,6 +22,10 @@ type DstackServerStatusApplyConfiguration struct {
 	// release of dstack that the server's pods run, the oldest of them, as they last
 	// said it.
 	Release *string `json:"release,omitempty"`
+	// developmentBuild is true if the server's pods answered and reported no release,
+	// as a development build of dstack does. While it is false and release is empty,
+	// the version is not known, and no control counts as enforced.
+	DevelopmentBuild *bool `json:"developmentBuild,omitempty"`
 	// profiles is the number of profiles that name this server.
 	Profiles *int32 `json:"profiles,omitempty"`
 	// plannedNetworkMode is the network mode that the profiles ask for together.
@@ -45,6 +49,15 @@ type DstackServerStatusApplyConfiguration struct {
 	// decides about them, and those with which a pod may still run that has started
 	// before they went.
 	HiddenVariables []HiddenVariableApplyConfiguration `json:"hiddenVariables,omitempty"`
+	// doubts lists why server pods may run without what their specs set. A doubt stays
+	// until the operator finds that it no longer holds: neither a failed request nor
+	// another reason of SettingsApplied clears it. No control counts as enforced
+	// meanwhile.
+	Doubts []SettingsDoubtApplyConfiguration `json:"doubts,omitempty"`
+	// configFileGap is the last time in which the server's config.yml may not have
+	// named the plugin, where a volume is mounted at exactly its path. It is kept until
+	// no server container can have restarted in that time.
+	ConfigFileGap *ConfigFileGapApplyConfiguration `json:"configFileGap,omitempty"`
 	// injected lists the items that the operator sets in the workload, or wants to
 	// find there when spec.injection is Manual, never their values.
 	Injected []InjectedItemApplyConfiguration `json:"injected,omitempty"`
@@ -91,6 +104,14 @@ func (b *DstackServerStatusApplyConfiguration) WithConditions(values ...*v1.Cond
 // If called multiple times, the Release field is set to the value of the last call.
 func (b *DstackServerStatusApplyConfiguration) WithRelease(value string) *DstackServerStatusApplyConfiguration {
 	b.Release = &value
+	return b
+}
+
+// WithDevelopmentBuild sets the DevelopmentBuild field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DevelopmentBuild field is set to the value of the last call.
+func (b *DstackServerStatusApplyConfiguration) WithDevelopmentBuild(value bool) *DstackServerStatusApplyConfiguration {
+	b.DevelopmentBuild = &value
 	return b
 }
 
@@ -168,6 +189,27 @@ func (b *DstackServerStatusApplyConfiguration) WithHiddenVariables(values ...*Hi
 		}
 		b.HiddenVariables = append(b.HiddenVariables, *values[i])
 	}
+	return b
+}
+
+// WithDoubts adds the given value to the Doubts field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Doubts field.
+func (b *DstackServerStatusApplyConfiguration) WithDoubts(values ...*SettingsDoubtApplyConfiguration) *DstackServerStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithDoubts")
+		}
+		b.Doubts = append(b.Doubts, *values[i])
+	}
+	return b
+}
+
+// WithConfigFileGap sets the ConfigFileGap field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ConfigFileGap field is set to the value of the last call.
+func (b *DstackServerStatusApplyConfiguration) WithConfigFileGap(value *ConfigFileGapApplyConfiguration) *DstackServerStatusApplyConfiguration {
+	b.ConfigFileGap = value
 	return b
 }
 
