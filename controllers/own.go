@@ -16,6 +16,8 @@ import (
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/sshproxy"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // applyOwn applies the policy server and what belongs to it.
@@ -24,7 +26,7 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 		return err
 	}
 	options := r.options(p)
-	options.EarlierTokens = manifests.EarlierTokens(p.server.Name, options.TokenSecret, p.serverSpecs()...)
+	options.EarlierTokens = p.earlierTokens()
 	objects := manifests.PolicyServer(p.server, p.unlabelled(), options)
 	if !manifests.Elsewhere(p.server) {
 		objects = append([]manifests.Object{manifests.Plugin(p.server, r.Plugin)}, objects...)
@@ -38,6 +40,34 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 		return nil // Its plugin is in the ConfigMap that shows what it needs.
 	}
 	return r.collectPlugins(ctx, p)
+}
+
+// earlierTokens are those, beside the current one, that server pods may present. One
+// whose node is gone is not waited for: nothing would ever end that.
+func (p *pass) earlierTokens() []string {
+	earlier := func(specs ...*corev1.PodSpec) []string {
+		return manifests.EarlierTokens(p.server.Name, p.tokenSecret, specs...)
+	}
+	var specs []*corev1.PodSpec
+	template := ""
+	if p.workload != nil {
+		specs = append(specs, &p.workload.Template.Spec)
+		if len(earlier(specs...)) > 0 {
+			template = p.workload.String()
+		}
+	}
+	var holders []string
+	present := workload.WithoutLost(p.matching, p.now)
+	for i := range present {
+		if specs = append(specs, &present[i].Spec); len(earlier(&present[i].Spec)) > 0 {
+			holders = append(holders, present[i].Name)
+		}
+	}
+	tokens := earlier(specs...)
+	if text := status.EarlierTokens(len(tokens), holders, template); text != "" {
+		p.warn("%s", text)
+	}
+	return tokens
 }
 
 // options are the build's options with what this pass adds.

@@ -134,7 +134,7 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 	}
 	earlier := live.Spec.Template.Annotations[manifests.AnnotationTokenID]
 	if earlier != "" && earlier != o.TokenID && live.Status.ReadyReplicas > 0 &&
-		workload.AnyHasOtherSSHToken(p.pods, p.server.Name, o.TokenID) && !p.allAccept(o.TokenID) {
+		workload.AnyHasOtherSSHToken(workload.WithoutLost(p.pods, p.now), p.server.Name, o.TokenID) && !p.allAccept(o.TokenID) {
 		if ref, ok := workload.SSHTokenOf(&live.Spec.Template.Spec.Containers[0]); ok {
 			o.Token, o.TokenID, p.ssh.behind = ref, earlier, true
 		}
