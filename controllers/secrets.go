@@ -49,18 +49,19 @@ func (r *DstackServerReconciler) openSeal(ctx context.Context, p *pass) error {
 	name := manifests.SealSecretName(p.server.Name)
 	secret, err := r.ownSecret(ctx, p.server, name, manifests.SealKey)
 	p.secrets.seal = secret
-	if err != nil || len(copies(secret)) > 0 {
-		return err
-	}
-	// It is new. What pods read was noted in another one, which is gone.
-	specs, _, err := r.ownTemplates(ctx, p)
 	if err != nil {
 		return err
 	}
-	if read := manifests.Copies(p.server.Name, append(specs, p.serverSpecs()...)...); len(read) > 0 {
-		return r.noteCopies(ctx, p, read)
+	if known := copies(secret); len(known) > 0 {
+		p.memory.copies = known
+		return nil
 	}
-	return nil
+	// It is new. What was made was noted in another one, which is gone.
+	made, err := r.madeBefore(ctx, p)
+	if err != nil || len(made) == 0 {
+		return err
+	}
+	return r.noteCopies(ctx, p, made)
 }
 
 // ownSecret reads a Secret of the operator's own that holds a word, and makes one where
@@ -138,6 +139,7 @@ func (r *DstackServerReconciler) noteCopies(ctx context.Context, p *pass, names 
 	if err := r.Client.Patch(ctx, seal, unlessChanged(before), client.FieldOwner(apply.OwnManager)); err != nil {
 		return fmt.Errorf("note the copies of Secrets in Secret %s: %w", seal.Name, err)
 	}
+	p.memory.copies = copies(seal)
 	return nil
 }
 
@@ -227,18 +229,6 @@ func (p *pass) serverSpecs() []*corev1.PodSpec {
 		specs = append(specs, &p.matching[i].Spec)
 	}
 	return specs
-}
-
-// recordedCopies reads which copies of Secrets were made, and where that is noted; nil
-// where it is gone.
-func recordedCopies(ctx context.Context, live client.Reader, server *v1alpha1.DstackServer) ([]string, error) {
-	var seal corev1.Secret
-	name := manifests.SealSecretName(server.Name)
-	err := live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &seal)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("read Secret %s: %w", name, err)
-	}
-	return copies(&seal), nil
 }
 
 // errTokenInvalid means that a Secret of the operator's own, such as that of the

@@ -1,0 +1,61 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/dstack-isolation/operator/api/v1alpha1"
+	"github.com/dstack-isolation/operator/internal/manifests"
+)
+
+// madeBefore names the copies of Secrets that were noted in a Secret that is gone, as
+// far as somebody still knows of them.
+func (r *DstackServerReconciler) madeBefore(ctx context.Context, p *pass) ([]string, error) {
+	specs, _, err := r.ownTemplates(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	inHistory, err := copiesInHistory(ctx, r.Live, p.server)
+	if err != nil {
+		return nil, err
+	}
+	made := slices.Concat(p.memory.copies, inHistory, manifests.Copies(p.server.Name, append(specs, p.serverSpecs()...)...))
+	slices.Sort(made)
+	return slices.Compact(made), nil
+}
+
+// copiesInHistory names the copies that ReplicaSets name: those of the Deployments as
+// they are and as they were. They are read from the API server: the cache leaves that
+// part of them out.
+func copiesInHistory(ctx context.Context, live client.Reader, server *v1alpha1.DstackServer) ([]string, error) {
+	var sets appsv1.ReplicaSetList
+	if err := live.List(ctx, &sets, client.InNamespace(server.Namespace)); err != nil {
+		return nil, fmt.Errorf("list ReplicaSets, for the copies of Secrets that they name: %w", err)
+	}
+	var specs []*corev1.PodSpec
+	for i := range sets.Items {
+		specs = append(specs, &sets.Items[i].Spec.Template.Spec)
+	}
+	return manifests.Copies(server.Name, specs...), nil
+}
+
+// recordedCopies reads which copies of Secrets were made, and where that is noted; where
+// the note is gone, those that are still named somewhere.
+func recordedCopies(ctx context.Context, live client.Reader, server *v1alpha1.DstackServer) ([]string, error) {
+	var seal corev1.Secret
+	name := manifests.SealSecretName(server.Name)
+	err := live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &seal)
+	if apierrors.IsNotFound(err) {
+		return copiesInHistory(ctx, live, server)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %s: %w", name, err)
+	}
+	return copies(&seal), nil
+}
