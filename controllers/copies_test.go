@@ -2,10 +2,13 @@ package controllers_test
 
 import (
 	"context"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/manifests"
@@ -77,5 +80,64 @@ var _ = Describe("Copies of Secrets whose note is gone with the seal", func() {
 		Expect(w.try("main")).To(Succeed())
 		Expect(w.serverGone()).To(BeTrue())
 		Expect(w.copies(token)).To(BeEmpty())
+	})
+})
+
+var _ = Describe("A copy of a Secret that somebody else has changed", func() {
+	// tamper puts an immutable Secret with another value in the place of a copy.
+	tamper := func(w *world, name, key string) {
+		GinkgoHelper()
+		Expect(api.Client.Delete(context.Background(), secretIn(w, name))).To(Succeed())
+		theirs := &corev1.Secret{Immutable: ptr.To(true), Data: map[string][]byte{key: []byte("theirs")}}
+		theirs.Name = name
+		w.create(theirs)
+	}
+	warning := func(name string) string {
+		return "somebody changed Secret " + name + ", a copy that the operator made: the operator has restored it, and moves the pods that read it to another copy"
+	}
+
+	It("is restored, and pods get the policy server's token from another one", func() {
+		w := usual()
+		w.bringUp()
+		former := w.serversToken()
+		for range 2 {
+			tampered := w.serversToken()
+			tamper(w, tampered, "token")
+			w.pass()
+			Expect(w.sshToken(tampered)).To(Equal(w.token()), "pods that start now read it")
+			Expect(w.result.RequeueAfter).To(Equal(200 * time.Millisecond))
+			w.pass()
+			Expect(w.policyTokens()).To(HaveLen(1), "what was in it is never accepted")
+			Expect(w.policyTokens()).NotTo(ContainElement(tampered))
+			Expect(w.serversToken()).To(Equal(tampered), "not before every policy server has the other one")
+			Expect(w.server().Status.Warnings).To(ContainElement(warning(tampered)))
+			w.policyServersUp()
+			w.settle()
+			w.roll("dstack-server-0")
+			w.settle()
+			Expect(w.policyTokens()).To(Equal([]string{w.serversToken()}))
+			Expect(w.copies("isolation-policy-main-token")).To(Equal([]string{w.serversToken()}))
+			Expect(w.sshToken(w.serversToken())).To(Equal(w.token()))
+			Expect(w.server().Status.Warnings).NotTo(ContainElement(ContainSubstring("somebody changed")))
+		}
+		Expect(w.serversToken()).NotTo(Equal(former))
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
+	})
+
+	It("is restored, and pods get the SSH proxy's token and host keys from others", func() {
+		w, _, _ := closed(managedAt("ssh.example.com"))
+		token, keys := w.onlyCopy("isolation-ssh-main-token"), w.onlyCopy("isolation-ssh-main-host-keys")
+		said := w.server().Status.SSHProxy
+		tamper(w, token, "token")
+		tamper(w, keys, "host-keys")
+		w.settle()
+		w.rollSSH("isolation-ssh-main-token")
+		w.sshProxiesUp()
+		w.settle()
+		Expect(w.onlyCopy("isolation-ssh-main-token")).NotTo(Equal(token))
+		Expect(w.onlyCopy("isolation-ssh-main-host-keys")).NotTo(Equal(keys))
+		Expect(w.proxysSecrets()).To(ConsistOf(w.onlyCopy("isolation-ssh-main-token"), w.onlyCopy("isolation-ssh-main-host-keys")))
+		Expect(w.server().Status.SSHProxy).To(Equal(said))
+		Expect(w.condition("Ready")).To(HavePrefix("Ready=True "))
 	})
 })

@@ -43,10 +43,12 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 }
 
 // earlierTokens are those, beside the current one, that server pods may present. One
-// whose node is gone is not waited for: nothing would ever end that.
+// whose node is gone is not waited for: nothing would ever end that. What somebody else
+// has put into a copy is none.
 func (p *pass) earlierTokens() []string {
+	tampered := p.secrets.tampered()
 	earlier := func(specs ...*corev1.PodSpec) []string {
-		return manifests.EarlierTokens(p.server.Name, p.tokenSecret, specs...)
+		return slices.DeleteFunc(manifests.EarlierTokens(p.server.Name, p.tokenSecret, specs...), func(name string) bool { return slices.Contains(tampered, name) })
 	}
 	var specs []*corev1.PodSpec
 	template := ""
@@ -132,7 +134,7 @@ func (r *DstackServerReconciler) ensureToken(ctx context.Context, p *pass) error
 		return fmt.Errorf("%w: the token in key %s of Secret %s %w: put another there, or delete it, and the operator makes another", errTokenInvalid, manifests.TokenKey, name, err)
 	}
 	p.wakeAfter(lookNowAndThen) // Secrets are not watched.
-	p.token, p.tokenID = string(token), manifests.ValueID(p.secrets.key(), "policy-token", token)
+	p.token, p.tokenID = string(token), p.secrets.id(name, "policy-token", token)
 	p.tokenSecret, err = r.copyOf(ctx, p, secretCopy{of: name, key: manifests.TokenKey, id: p.tokenID, value: token, labels: manifests.Labels(p.server)})
 	return err
 }

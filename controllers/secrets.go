@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,9 +37,7 @@ func (s *secretsPass) key() []byte {
 }
 
 // copies are all that were made and may still be there.
-func copies(seal *corev1.Secret) []string {
-	return strings.FieldsFunc(seal.Annotations[manifests.AnnotationCopies], func(r rune) bool { return r == ',' })
-}
+func copies(seal *corev1.Secret) []string { return noted(seal, manifests.AnnotationCopies) }
 
 // openSeal reads the operator's own secret, and makes one where there is none. What
 // was sealed with another counts for nothing, and pods restart for the new names of
@@ -54,6 +51,7 @@ func (r *DstackServerReconciler) openSeal(ctx context.Context, p *pass) error {
 	}
 	if known := copies(secret); len(known) > 0 {
 		p.memory.copies = known
+		p.warnOfTampered()
 		return nil
 	}
 	// It is new. What was made was noted in another one, which is gone.
@@ -112,6 +110,9 @@ func (r *DstackServerReconciler) copyOf(ctx context.Context, p *pass, c secretCo
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: name}, &live)
 	if err == nil && !bytes.Equal(live.Data[c.key], c.value) {
 		// Somebody else's, under a name that says what is in it.
+		if err := r.noteTampered(ctx, p, name); err != nil {
+			return "", err
+		}
 		if err = r.Client.Delete(ctx, &live, client.Preconditions{UID: &live.UID}); err == nil {
 			err = apierrors.NewNotFound(corev1.Resource("secrets"), name)
 		}
@@ -133,13 +134,10 @@ func (r *DstackServerReconciler) copyOf(ctx context.Context, p *pass, c secretCo
 }
 
 func (r *DstackServerReconciler) noteCopies(ctx context.Context, p *pass, names []string) error {
-	seal := p.secrets.seal
-	before := seal.DeepCopy()
-	metav1.SetMetaDataAnnotation(&seal.ObjectMeta, manifests.AnnotationCopies, strings.Join(slices.Sorted(slices.Values(names)), ","))
-	if err := r.Client.Patch(ctx, seal, unlessChanged(before), client.FieldOwner(apply.OwnManager)); err != nil {
-		return fmt.Errorf("note the copies of Secrets in Secret %s: %w", seal.Name, err)
+	if err := r.note(ctx, p.secrets.seal, manifests.AnnotationCopies, slices.Sorted(slices.Values(names))); err != nil {
+		return err
 	}
-	p.memory.copies = copies(seal)
+	p.memory.copies = copies(p.secrets.seal)
 	return nil
 }
 

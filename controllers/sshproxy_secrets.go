@@ -47,7 +47,7 @@ func (r *DstackServerReconciler) readSSHToken(ctx context.Context, p *pass) erro
 	if err := sshproxy.CheckToken(string(token)); err != nil {
 		return fmt.Errorf("the token in key %s of Secret %s %w: put another there: %w", ref.Key, ref.Name, err, errSecretInvalid)
 	}
-	id := manifests.ValueID(p.secrets.key(), "ssh-token", token)
+	id := p.secrets.id(ref.Name, "ssh-token", token)
 	p.ssh.token, p.ssh.tokenID = string(token), p.server.Name+"/"+id
 	p.ssh.tokenRef, err = r.refForPods(ctx, p, ref, id, token)
 	return err
@@ -76,7 +76,7 @@ func (r *DstackServerReconciler) readHostKeys(ctx context.Context, p *pass) erro
 	if err != nil {
 		return fmt.Errorf("in the host keys in key %s of Secret %s, %w: %w", ref.Key, ref.Name, err, errSecretInvalid)
 	}
-	p.ssh.hostKey, p.ssh.keysID = keys, manifests.ValueID(p.secrets.key(), "host-keys", private)
+	p.ssh.hostKey, p.ssh.keysID = keys, p.secrets.id(ref.Name, "host-keys", private)
 	p.ssh.keysRef, err = r.refForPods(ctx, p, ref, p.ssh.keysID, private)
 	return err
 }

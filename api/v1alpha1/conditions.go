@@ -196,7 +196,8 @@ const (
 	// use. Set spec.sshProxy.managed.address.
 	ReasonInvalidAddress = "InvalidAddress"
 	// ReasonTokenMismatch: a server pod, or a process of a server that runs elsewhere,
-	// has another token than the proxy's Secret.
+	// has another token than the proxy's Secret. Or the user's immutable Secret with the
+	// token was replaced under the same name.
 	ReasonTokenMismatch = "TokenMismatch"
 	// ReasonHostKeyMismatch: an SSH proxy presents another host key than its Secret has.
 	// Restart the proxies. status.sshProxy.knownHosts never has a key that no proxy
