@@ -72,7 +72,7 @@ func NewDstackServerReconciler(c Config) *DstackServerReconciler {
 // step that fails stops the writes after it, never the status.
 func (r *DstackServerReconciler) Reconcile(ctx context.Context, server *v1alpha1.DstackServer) (reconcile.Result, error) {
 	p := newPass(server)
-	p.memory = r.remember(server.UID)
+	p.memory, p.now = r.remember(server.UID), r.Clock.Now()
 	var err error
 	if server.DeletionTimestamp != nil {
 		done, finalizeErr := r.finalize(ctx, p)

@@ -28,6 +28,8 @@ type memory struct {
 	// verdicts are what the server's processes made of the SSH proxy's token last. One
 	// that does not answer for once has not changed.
 	verdicts map[process]verdict
+	// copies of Secrets that were noted last: whoever deletes the note deletes no copy.
+	copies []string
 	// noProxyLeft is true once no object of a managed SSH proxy is there that is not
 	// wanted, noTokenLeft once no token of the operator's own is that is not used.
 	noProxyLeft, noTokenLeft bool

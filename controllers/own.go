@@ -16,6 +16,8 @@ import (
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/sshproxy"
+	"github.com/dstack-isolation/operator/internal/status"
+	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // applyOwn applies the policy server and what belongs to it.
@@ -24,7 +26,7 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 		return err
 	}
 	options := r.options(p)
-	options.EarlierTokens = manifests.EarlierTokens(p.server.Name, options.TokenSecret, p.serverSpecs()...)
+	options.EarlierTokens = p.earlierTokens()
 	objects := manifests.PolicyServer(p.server, p.unlabelled(), options)
 	if !manifests.Elsewhere(p.server) {
 		objects = append([]manifests.Object{manifests.Plugin(p.server, r.Plugin)}, objects...)
@@ -38,6 +40,36 @@ func (r *DstackServerReconciler) applyOwn(ctx context.Context, p *pass) error {
 		return nil // Its plugin is in the ConfigMap that shows what it needs.
 	}
 	return r.collectPlugins(ctx, p)
+}
+
+// earlierTokens are those, beside the current one, that server pods may present. One
+// whose node is gone is not waited for: nothing would ever end that. What somebody else
+// has put into a copy is none.
+func (p *pass) earlierTokens() []string {
+	tampered := p.secrets.tampered()
+	earlier := func(specs ...*corev1.PodSpec) []string {
+		return slices.DeleteFunc(manifests.EarlierTokens(p.server.Name, p.tokenSecret, specs...), func(name string) bool { return slices.Contains(tampered, name) })
+	}
+	var specs []*corev1.PodSpec
+	template := ""
+	if p.workload != nil {
+		specs = append(specs, &p.workload.Template.Spec)
+		if len(earlier(specs...)) > 0 {
+			template = p.workload.String()
+		}
+	}
+	var holders []string
+	present := workload.WithoutLost(p.matching, p.now)
+	for i := range present {
+		if specs = append(specs, &present[i].Spec); len(earlier(&present[i].Spec)) > 0 {
+			holders = append(holders, present[i].Name)
+		}
+	}
+	tokens := earlier(specs...)
+	if text := status.EarlierTokens(len(tokens), holders, template); text != "" {
+		p.warn("%s", text)
+	}
+	return tokens
 }
 
 // options are the build's options with what this pass adds.
@@ -102,7 +134,7 @@ func (r *DstackServerReconciler) ensureToken(ctx context.Context, p *pass) error
 		return fmt.Errorf("%w: the token in key %s of Secret %s %w: put another there, or delete it, and the operator makes another", errTokenInvalid, manifests.TokenKey, name, err)
 	}
 	p.wakeAfter(lookNowAndThen) // Secrets are not watched.
-	p.token, p.tokenID = string(token), manifests.ValueID(p.secrets.key(), "policy-token", token)
+	p.token, p.tokenID = string(token), p.secrets.id(name, "policy-token", token)
 	p.tokenSecret, err = r.copyOf(ctx, p, secretCopy{of: name, key: manifests.TokenKey, id: p.tokenID, value: token, labels: manifests.Labels(p.server)})
 	return err
 }

@@ -23,6 +23,8 @@ import (
 // pass is everything that one reconcile has found out so far.
 type pass struct {
 	server *v1alpha1.DstackServer
+	// now is when the pass began.
+	now time.Time
 	// memory of earlier passes over the server.
 	memory    *memory
 	workload  *workload.Workload

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,9 +41,7 @@ func (s *secretsPass) key() []byte {
 }
 
 // copies are all that were made and may still be there.
-func copies(seal *corev1.Secret) []string {
-	return strings.FieldsFunc(seal.Annotations[manifests.AnnotationCopies], func(r rune) bool { return r == ',' })
-}
+func copies(seal *corev1.Secret) []string { return noted(seal, manifests.AnnotationCopies) }
 
 // openSeal reads the operator's own secret, and makes one where there is none. What
 // was sealed with another counts for nothing, and pods restart for the new names of
@@ -53,18 +50,20 @@ func (r *DstackServerReconciler) openSeal(ctx context.Context, p *pass) error {
 	name := manifests.SealSecretName(p.server.Name)
 	secret, err := r.ownSecret(ctx, p.server, name, manifests.SealKey)
 	p.secrets.seal = secret
-	if err != nil || len(copies(secret)) > 0 {
-		return err
-	}
-	// It is new. What pods read was noted in another one, which is gone.
-	specs, _, err := r.ownTemplates(ctx, p)
 	if err != nil {
 		return err
 	}
-	if read := manifests.Copies(p.server.Name, append(specs, p.serverSpecs()...)...); len(read) > 0 {
-		return r.noteCopies(ctx, p, read)
+	if known := copies(secret); len(known) > 0 {
+		p.memory.copies = known
+		p.warnOfTampered()
+		return nil
 	}
-	return nil
+	// It is new. What was made was noted in another one, which is gone.
+	made, err := r.madeBefore(ctx, p)
+	if err != nil || len(made) == 0 {
+		return err
+	}
+	return r.noteCopies(ctx, p, made)
 }
 
 // ownSecret reads a Secret of the operator's own that holds a word, and makes one where
@@ -115,6 +114,9 @@ func (r *DstackServerReconciler) copyOf(ctx context.Context, p *pass, c secretCo
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: name}, &live)
 	if err == nil && !bytes.Equal(live.Data[c.key], c.value) {
 		// Somebody else's, under a name that says what is in it.
+		if err := r.noteTampered(ctx, p, name); err != nil {
+			return "", err
+		}
 		if err = r.Client.Delete(ctx, &live, client.Preconditions{UID: &live.UID}); err == nil {
 			err = apierrors.NewNotFound(corev1.Resource("secrets"), name)
 		}
@@ -136,12 +138,10 @@ func (r *DstackServerReconciler) copyOf(ctx context.Context, p *pass, c secretCo
 }
 
 func (r *DstackServerReconciler) noteCopies(ctx context.Context, p *pass, names []string) error {
-	seal := p.secrets.seal
-	before := seal.DeepCopy()
-	metav1.SetMetaDataAnnotation(&seal.ObjectMeta, manifests.AnnotationCopies, strings.Join(slices.Sorted(slices.Values(names)), ","))
-	if err := r.Client.Patch(ctx, seal, unlessChanged(before), client.FieldOwner(apply.OwnManager)); err != nil {
-		return fmt.Errorf("note the copies of Secrets in Secret %s: %w", seal.Name, err)
+	if err := r.note(ctx, p.secrets.seal, manifests.AnnotationCopies, slices.Sorted(slices.Values(names))); err != nil {
+		return err
 	}
+	p.memory.copies = copies(p.secrets.seal)
 	return nil
 }
 
@@ -231,16 +231,4 @@ func (p *pass) serverSpecs() []*corev1.PodSpec {
 		specs = append(specs, &p.matching[i].Spec)
 	}
 	return specs
-}
-
-// recordedCopies reads which copies of Secrets were made, and where that is noted; nil
-// where it is gone.
-func recordedCopies(ctx context.Context, live client.Reader, server *v1alpha1.DstackServer) ([]string, error) {
-	var seal corev1.Secret
-	name := manifests.SealSecretName(server.Name)
-	err := live.Get(ctx, client.ObjectKey{Namespace: server.Namespace, Name: name}, &seal)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("read Secret %s: %w", name, err)
-	}
-	return copies(&seal), nil
 }

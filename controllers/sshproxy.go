@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -26,7 +27,9 @@ const lookNowAndThen = time.Minute
 type sshPass struct {
 	token   string
 	tokenID string
-	hostKey sshproxy.HostKeys
+	// tokenUID is the uid of the user's Secret with it, if that is immutable.
+	tokenUID types.UID
+	hostKey  sshproxy.HostKeys
 	// keysID changes with the host keys.
 	keysID string
 	// tokenRef and keysRef are where pods find token and host keys.
@@ -68,6 +71,10 @@ func (r *DstackServerReconciler) applySSHProxy(ctx context.Context, p *pass) err
 	case errors.Is(err, errSecretInvalid):
 		p.facts.SSHProxy = status.Stuck(v1alpha1.ReasonSecretInvalid, strings.TrimSuffix(err.Error(), ": "+errSecretInvalid.Error()))
 		p.wakeAfter(askLater) // Secrets are not watched.
+		return nil
+	case errors.Is(err, errTokenReplaced):
+		p.facts.SSHProxy = tokenReplaced(manifests.SSHTokenRef(p.server))
+		p.wakeAfter(askLater)
 		return nil
 	case apierrors.IsInvalid(err) || apierrors.IsForbidden(err):
 		// It is the same the next time: somebody must act, and wakes the operator then.
@@ -121,6 +128,7 @@ func (r *DstackServerReconciler) programSSHProxy(ctx context.Context, p *pass, w
 func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass) error {
 	o := manifests.SSHProxyOptions{
 		Token: p.ssh.tokenRef, TokenID: p.ssh.tokenID, HostKeys: p.ssh.keysRef, HostKeysID: p.ssh.keysID,
+		TokenUID: p.ssh.tokenUID,
 	}
 	var live appsv1.Deployment
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: p.server.Namespace, Name: manifests.SSHProxyName(p.server.Name)}, &live)
@@ -132,11 +140,15 @@ func (r *DstackServerReconciler) applyManagedProxy(ctx context.Context, p *pass)
 			return err
 		}
 	}
+	if o.TokenReplaced(&live) {
+		return errTokenReplaced
+	}
 	earlier := live.Spec.Template.Annotations[manifests.AnnotationTokenID]
 	if earlier != "" && earlier != o.TokenID && live.Status.ReadyReplicas > 0 &&
-		workload.AnyHasOtherSSHToken(p.pods, p.server.Name, o.TokenID) && !p.allAccept(o.TokenID) {
+		workload.AnyHasOtherSSHToken(workload.WithoutLost(p.pods, p.now), p.server.Name, o.TokenID) && !p.allAccept(o.TokenID) {
 		if ref, ok := workload.SSHTokenOf(&live.Spec.Template.Spec.Containers[0]); ok {
 			o.Token, o.TokenID, p.ssh.behind = ref, earlier, true
+			o.TokenUID = types.UID(live.Annotations[manifests.AnnotationImmutableToken])
 		}
 	}
 	var failed []error

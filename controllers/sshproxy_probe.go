@@ -33,9 +33,9 @@ type verdict struct {
 }
 
 // allAccept tells whether every server pod that was told of an SSH proxy has said
-// that it has this token.
+// that it has this token. One whose node is gone is not waited for.
 func (p *pass) allAccept(tokenID string) bool {
-	told := p.toldPods()
+	told := slices.DeleteFunc(p.toldPods(), func(pod *corev1.Pod) bool { return workload.Lost(pod, p.now) })
 	return len(told) > 0 && !slices.ContainsFunc(told, func(pod *corev1.Pod) bool {
 		return p.memory.verdicts[p.processOf(pod)] != verdict{tokenID, dstack.SSHProxyTokenAccepted}
 	})

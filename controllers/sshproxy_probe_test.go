@@ -8,6 +8,7 @@ import (
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/manifests"
@@ -161,6 +162,38 @@ var _ = Describe("A new token for the SSH proxy", func() {
 		template := w.template()
 		Expect(workload.Secrets(&template.Spec)).To(ContainElement(w.onlyCopy(name)))
 		Expect(specOf(get(w, manifests.PolicyServerName("main"), &appsv1.Deployment{}))).To(MatchJSON(policy), "policy servers do not use it")
+	})
+
+	It("in an immutable Secret that replaces another under its name needs another name", func() {
+		proxy := managedAt("ssh.example.com")
+		proxy.Managed.TokenSecretRef = &v1alpha1.SecretKeyReference{Name: "ssh", Key: "token"}
+		frozen := func(name, token string) *corev1.Secret {
+			s := secretOf(name, token)
+			s.Immutable = ptr.To(true)
+			return s
+		}
+		w, _, _ := closed(proxy, frozen("ssh", "tok-old"))
+		said := w.server().Status.SSHProxy
+		before, told := proxysToken(w), specOf(w.deployment())
+		Expect(api.Client.Delete(GinkgoT().Context(), secretIn(w, "ssh"))).To(Succeed())
+		w.create(frozen("ssh", "tok-new"))
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(Equal("SSHProxyReady=False TokenMismatch: Secret ssh was immutable and has been replaced: a node that runs an SSH proxy may serve the former token under this name. " +
+			"Running pods keep the former token: put the new one into a Secret with another name, and set spec.sshProxy.managed.tokenSecretRef to it"))
+		Expect(w.condition("Stalled")).To(HavePrefix("Stalled=True TokenMismatch: "))
+		Expect(proxysToken(w)).To(Equal(before))
+		Expect(specOf(w.deployment())).To(MatchJSON(told), "the server stays closed, and keeps the former token")
+		Expect(w.server().Status.SSHProxy).To(Equal(said), "what users were told stays right")
+
+		By("under another name")
+		w.create(frozen("ssh-3", "tok-new"))
+		change(w, w.server(), func(s *v1alpha1.DstackServer) { s.Spec.SSHProxy.Managed.TokenSecretRef.Name = "ssh-3" })
+		w.settle()
+		w.rollSSH("ssh-3")
+		Expect(proxysToken(w)).NotTo(Equal(before))
+		w.sshProxiesUp()
+		w.settle()
+		Expect(w.condition("SSHProxyReady")).To(HavePrefix("SSHProxyReady=True "))
 	})
 
 	It("that a pod has not, although it was made with it, needs a restart of that pod", func() {

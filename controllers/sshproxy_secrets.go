@@ -7,30 +7,47 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/sshproxy"
+	"github.com/dstack-isolation/operator/internal/status"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
 // errSecretInvalid means that a Secret of the SSH proxy holds nothing usable.
 var errSecretInvalid = errors.New("not usable")
 
+// errTokenReplaced means that an immutable Secret of the user's has another token under
+// the same name.
+var errTokenReplaced = errors.New("token replaced")
+
+// tokenReplaced says what to do about it. Nothing has restarted for the new token yet.
+func tokenReplaced(ref v1alpha1.SecretKeyReference) status.Finding {
+	return status.Stuck(v1alpha1.ReasonTokenMismatch, fmt.Sprintf(
+		"Secret %s was immutable and has been replaced: a node that runs an SSH proxy may serve the former token under this name. "+
+			"Running pods keep the former token: put the new one into a Secret with another name, and set spec.sshProxy.managed.tokenSecretRef to it", ref.Name))
+}
+
 // readSSHToken reads the token that proxy and server share, and makes one where
 // the user names none. A plain digest of it could be guessed from where the token is
 // the user's own, so it is made with a secret of ours.
 func (r *DstackServerReconciler) readSSHToken(ctx context.Context, p *pass) error {
 	ref := manifests.SSHTokenRef(p.server)
-	token, err := r.sshSecret(ctx, p.server, ref, newToken)
+	secret, err := r.sshSecret(ctx, p.server, ref, newToken)
 	if err != nil {
 		return err
+	}
+	token := secret.Data[ref.Key]
+	if ptr.Deref(secret.Immutable, false) && !ofOperators(p.server, ref) {
+		p.ssh.tokenUID = secret.UID
 	}
 	if err := sshproxy.CheckToken(string(token)); err != nil {
 		return fmt.Errorf("the token in key %s of Secret %s %w: put another there: %w", ref.Key, ref.Name, err, errSecretInvalid)
 	}
-	id := manifests.ValueID(p.secrets.key(), "ssh-token", token)
+	id := p.secrets.id(ref.Name, "ssh-token", token)
 	p.ssh.token, p.ssh.tokenID = string(token), p.server.Name+"/"+id
 	p.ssh.tokenRef, err = r.refForPods(ctx, p, ref, id, token)
 	return err
@@ -50,22 +67,23 @@ func (r *DstackServerReconciler) refForPods(ctx context.Context, p *pass, ref v1
 // names none.
 func (r *DstackServerReconciler) readHostKeys(ctx context.Context, p *pass) error {
 	ref := manifests.SSHHostKeysRef(p.server)
-	private, err := r.sshSecret(ctx, p.server, ref, sshproxy.NewHostKey)
+	secret, err := r.sshSecret(ctx, p.server, ref, sshproxy.NewHostKey)
 	if err != nil {
 		return err
 	}
+	private := secret.Data[ref.Key]
 	keys, err := sshproxy.ParseHostKeys(private)
 	if err != nil {
 		return fmt.Errorf("in the host keys in key %s of Secret %s, %w: %w", ref.Key, ref.Name, err, errSecretInvalid)
 	}
-	p.ssh.hostKey, p.ssh.keysID = keys, manifests.ValueID(p.secrets.key(), "host-keys", private)
+	p.ssh.hostKey, p.ssh.keysID = keys, p.secrets.id(ref.Name, "host-keys", private)
 	p.ssh.keysRef, err = r.refForPods(ctx, p, ref, p.ssh.keysID, private)
 	return err
 }
 
-// sshSecret reads one key of a Secret. One of the operator's own is made where
+// sshSecret reads a Secret of which one key is wanted. One of the operator's own is made where
 // there is none; the user's is only read.
-func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, generate func() ([]byte, error)) ([]byte, error) {
+func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1.DstackServer, ref v1alpha1.SecretKeyReference, generate func() ([]byte, error)) (*corev1.Secret, error) {
 	var secret corev1.Secret
 	if err := mayBeNamed(server, ref); err != nil {
 		return nil, err
@@ -82,7 +100,7 @@ func (r *DstackServerReconciler) sshSecret(ctx context.Context, server *v1alpha1
 	case err != nil && !apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("read Secret %s: %w", ref.Name, err)
 	case len(secret.Data[ref.Key]) > 0:
-		return secret.Data[ref.Key], nil
+		return &secret, nil
 	case ours:
 		return nil, fmt.Errorf("key %s of Secret %s is missing or empty: delete the Secret, and the operator makes another: %w", ref.Key, ref.Name, errSecretInvalid)
 	default:

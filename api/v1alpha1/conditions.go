@@ -201,7 +201,8 @@ const (
 	// use. Set spec.sshProxy.managed.address.
 	ReasonInvalidAddress = "InvalidAddress"
 	// ReasonTokenMismatch: a server pod, or a process of an external server, has
-	// another token than the proxy's Secret.
+	// another token than the proxy's Secret. Or the user's immutable Secret with the
+	// token was replaced under the same name.
 	ReasonTokenMismatch = "TokenMismatch"
 	// ReasonHostKeyMismatch: an SSH proxy presents another host key than its Secret has.
 	// Restart the proxies. The operator removes a key from status.sshProxy.knownHosts

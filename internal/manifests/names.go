@@ -24,6 +24,9 @@ const (
 	// AnnotationTokenID on a pod template stands for the token that the pod reads at
 	// its start: a digest that tells nothing of it.
 	AnnotationTokenID = v1alpha1.Group + "/token-id"
+	// AnnotationImmutableToken on the SSH proxy's Deployment is the uid of the user's
+	// immutable Secret that its pods read the token from.
+	AnnotationImmutableToken = v1alpha1.Group + "/immutable-token"
 	// AnnotationHostKeysID on the SSH proxy's pods changes with its host keys.
 	AnnotationHostKeysID = v1alpha1.Group + "/ssh-host-keys-id"
 

@@ -20,6 +20,9 @@ const (
 	// AnnotationCopies on that Secret lists the copies of Secrets that were made, for
 	// the operator cannot list Secrets.
 	AnnotationCopies = v1alpha1.Group + "/copies"
+	// AnnotationTampered on it lists the copies that somebody else has changed, oldest
+	// first.
+	AnnotationTampered = v1alpha1.Group + "/tampered-copies"
 )
 
 // SealSecretName names the Secret with which the operator seals what it keeps and
@@ -33,6 +36,24 @@ func ValueID(seal []byte, what string, value []byte) string {
 	fmt.Fprintf(h, "%s\x00", what)
 	h.Write(value)
 	return hex.EncodeToString(h.Sum(nil))[:8]
+}
+
+// CopyID is the digest of a value that ends the name of its copy. A kubelet may serve
+// what somebody else has put under a name, so a name of tampered is passed over.
+func CopyID(seal []byte, of, what string, value []byte, tampered []string) string {
+	id := ValueID(seal, what, value)
+	for n := 1; slices.Contains(tampered, workload.SecretCopy(of, id)); n++ {
+		id = ValueID(seal, fmt.Sprintf("%s %d", what, n), value)
+	}
+	return id
+}
+
+// mostTampered is how many tampered copies are noted. No pod reads those before them.
+const mostTampered = 32
+
+// NoteTampered adds a copy to those that somebody else has changed.
+func NoteTampered(tampered []string, name string) []string {
+	return append(slices.Clone(tampered[max(0, len(tampered)-mostTampered+1):]), name)
 }
 
 // EarlierTokens names the copies of the policy server's token, other than the current

@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,6 +40,43 @@ func TestValueIDNeedsTheSeal(t *testing.T) {
 		if other == id {
 			t.Errorf("%s gives the same digest", name)
 		}
+	}
+}
+
+// A name under which somebody else has put another value is not used again.
+func TestCopyIDPassesOverTamperedNames(t *testing.T) {
+	const of = "isolation-policy-main-token"
+	id := func(value string, tampered ...string) string {
+		return manifests.CopyID([]byte("seal"), of, "policy-token", []byte(value), tampered)
+	}
+	name := func(id string) string { return of + "-" + id }
+	first := id("token")
+	if want := manifests.ValueID([]byte("seal"), "policy-token", []byte("token")); first != want {
+		t.Errorf("got %q, want the digest of the value, %q", first, want)
+	}
+	if got := id("token", name("00000000"), "isolation-ssh-main-token-"+first); got != first {
+		t.Errorf("other names were tampered with: got %q, want %q", got, first)
+	}
+	second := id("token", name(first))
+	third := id("token", name(first), name(second))
+	if second == first || third == first || third == second || len(third) != len(first) {
+		t.Errorf("got %q, %q and %q, want three digests", first, second, third)
+	}
+	if got := id("other", name(first)); got == second || got != id("other") {
+		t.Errorf("another value has %q", got)
+	}
+}
+
+func TestNoteTampered(t *testing.T) {
+	var tampered []string
+	for n := range 40 {
+		tampered = manifests.NoteTampered(tampered, fmt.Sprint(n))
+		if tampered[len(tampered)-1] != fmt.Sprint(n) || len(tampered) != min(n+1, 32) {
+			t.Fatalf("after %d: %v", n, tampered)
+		}
+	}
+	if tampered[0] != "8" {
+		t.Errorf("the oldest is %s, want the oldest forgotten", tampered[0])
 	}
 }
 

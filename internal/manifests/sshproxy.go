@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
@@ -79,6 +82,20 @@ type SSHProxyOptions struct {
 	Token, HostKeys v1alpha1.SecretKeyReference
 	// TokenID changes with the token, HostKeysID with the host keys.
 	TokenID, HostKeysID string
+	// TokenUID is the uid of the user's Secret with the token, if that is immutable;
+	// else empty.
+	TokenUID types.UID
+}
+
+// TokenReplaced tells whether the token is another one in another object under the name
+// of an immutable Secret, which the pods of the live Deployment read. A kubelet serves
+// the former value under that name for as long as a pod on its node refers to it.
+func (o SSHProxyOptions) TokenReplaced(live *appsv1.Deployment) bool {
+	uid := live.Annotations[AnnotationImmutableToken]
+	if uid == "" || uid == string(o.TokenUID) || live.Spec.Template.Annotations[AnnotationTokenID] == o.TokenID {
+		return false
+	}
+	return slices.Contains(workload.Secrets(&live.Spec.Template.Spec), o.Token.Name)
 }
 
 // SSHTokenRef names the Secret key with the SSH proxy's token: the user's, else
@@ -215,7 +232,11 @@ func sshDeployment(s *v1alpha1.DstackServer, o SSHProxyOptions) *appsv1ac.Deploy
 	for _, ref := range m.ImagePullSecrets {
 		pod.WithImagePullSecrets(corev1ac.LocalObjectReference().WithName(ref.Name))
 	}
-	return appsv1ac.Deployment(SSHProxyName(s.Name), s.Namespace).
+	d := appsv1ac.Deployment(SSHProxyName(s.Name), s.Namespace)
+	if o.TokenUID != "" {
+		d.WithAnnotations(map[string]string{AnnotationImmutableToken: string(o.TokenUID)})
+	}
+	return d.
 		WithLabels(SSHLabels(s)).
 		WithSpec(appsv1ac.DeploymentSpec().
 			WithReplicas(m.Replicas).

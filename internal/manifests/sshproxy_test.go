@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
@@ -120,4 +121,42 @@ func TestSSHProxySendsItsTokenByALabelThatNoTagCanBe(t *testing.T) {
 		return
 	}
 	t.Fatal("no Service")
+}
+
+func TestAnImmutableTokenThatWasReplaced(t *testing.T) {
+	options := func(secret, id, uid string) manifests.SSHProxyOptions {
+		return manifests.SSHProxyOptions{Token: v1alpha1.SecretKeyReference{Name: secret, Key: "token"}, TokenID: "main/" + id, TokenUID: types.UID(uid)}
+	}
+	live := func(o manifests.SSHProxyOptions) *appsv1.Deployment {
+		for _, object := range manifests.SSHProxy(withSSHProxy(v1alpha1.ManagedSSHProxy{}).Obj(), o) {
+			if object.Kind == "Deployment" {
+				d := decode[appsv1.Deployment](t, object.Config)
+				return &d
+			}
+		}
+		t.Fatal("no Deployment")
+		return nil
+	}
+	immutable := options("ssh", "01d00000", "former")
+	for name, tc := range map[string]struct {
+		live *appsv1.Deployment
+		now  manifests.SSHProxyOptions
+		want bool
+	}{
+		"no proxy yet":                            {live: &appsv1.Deployment{}, now: immutable},
+		"the same":                                {live: live(immutable), now: immutable},
+		"the same, with digests by another seal":  {live: live(immutable), now: options("ssh", "5e771465", "former")},
+		"another with the same token":             {live: live(immutable), now: options("ssh", "01d00000", "new")},
+		"another token under another name":        {live: live(immutable), now: options("ssh-2", "5e771465", "new")},
+		"another token in a Secret that is not":   {live: live(immutable), now: options("ssh", "5e771465", ""), want: true},
+		"another token in another immutable one":  {live: live(immutable), now: options("ssh", "5e771465", "new"), want: true},
+		"another token where the former could be": {live: live(options("ssh", "01d00000", "")), now: options("ssh", "5e771465", "new")},
+	} {
+		if got := tc.now.TokenReplaced(tc.live); got != tc.want {
+			t.Errorf("%s: got %t", name, got)
+		}
+	}
+	if got := live(options("ssh", "01d00000", "")).Annotations; len(got) > 0 {
+		t.Errorf("a Deployment with a Secret that may change has %v", got)
+	}
 }

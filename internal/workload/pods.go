@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -27,6 +28,22 @@ func Live(pods []corev1.Pod) []corev1.Pod {
 	return slices.DeleteFunc(slices.Clone(pods), func(p corev1.Pod) bool {
 		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	})
+}
+
+// overdue is how long after its time a pod may still be ending: clocks differ, and a
+// kubelet reports the end a moment later.
+const overdue = time.Minute
+
+// Lost tells whether a pod is not Ready and should have ended by now, as on a node that
+// is gone: nobody removes the pod then, and no process in it can be waited for. Its
+// DeletionTimestamp is when its time to end is over.
+func Lost(pod *corev1.Pod, now time.Time) bool {
+	return pod.DeletionTimestamp != nil && !Ready(pod) && now.After(pod.DeletionTimestamp.Add(overdue))
+}
+
+// WithoutLost are the pods for which a change of tokens waits: all but lost ones.
+func WithoutLost(pods []corev1.Pod, now time.Time) []corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(p corev1.Pod) bool { return Lost(&p, now) })
 }
 
 // Running is what the live pods of the server run with, by their own specs: the

@@ -227,3 +227,34 @@ func TestAnyUnlabelled(t *testing.T) {
 		})
 	}
 }
+
+// The node of a pod that should have ended and does not say that it has may be gone: its
+// object stays until somebody deletes it.
+func TestLostPods(t *testing.T) {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	ending := func(ago time.Duration) *corev1.Pod {
+		pod := testkit.MakeServerPod().Pod("dstack-server-0")
+		pod.DeletionTimestamp = &metav1.Time{Time: now.Add(-ago)}
+		return pod
+	}
+	for name, tc := range map[string]struct {
+		pod  *corev1.Pod
+		want bool
+	}{
+		"a pod that runs":                        {pod: testkit.SetReady(testkit.MakeServerPod().Pod("dstack-server-0"), "10.0.0.1")},
+		"one that is not ready yet":              {pod: testkit.MakeServerPod().Pod("dstack-server-0")},
+		"one that has its time to end":           {pod: ending(-30 * time.Second)},
+		"one whose kubelet is about to say so":   {pod: ending(time.Minute)},
+		"one that should have ended":             {pod: ending(time.Minute + time.Second), want: true},
+		"one that should have, and is Ready yet": {pod: testkit.SetReady(ending(time.Hour), "10.0.0.1")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := workload.Lost(tc.pod, now); got != tc.want {
+				t.Errorf("Lost: got %t", got)
+			}
+			if got := len(workload.WithoutLost([]corev1.Pod{*tc.pod, *testkit.MakeServerPod().Pod("other")}, now)); (got == 1) != tc.want {
+				t.Errorf("WithoutLost leaves %d of 2", got)
+			}
+		})
+	}
+}
