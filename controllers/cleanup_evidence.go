@@ -89,7 +89,7 @@ func (c *Cleanup) helmSecret(ctx context.Context, release string, revision int) 
 			return nil, fmt.Errorf("read Helm's record in Secret %s: %w", key.Name, err)
 		}
 		if missing++; err == nil {
-			missing, youngest = 0, new(uninstall.ReadRecord(secret.Labels))
+			missing, youngest = 0, new(uninstall.ReadRecord(&secret.ObjectMeta))
 		}
 	}
 	return youngest, nil
@@ -106,7 +106,7 @@ func (c *Cleanup) helmConfigMap(ctx context.Context, release string) (*uninstall
 	}
 	var youngest *uninstall.Record
 	for i := range list.Items {
-		if r := uninstall.ReadRecord(list.Items[i].Labels); youngest == nil || r.Revision > youngest.Revision {
+		if r := uninstall.ReadRecord(&list.Items[i].ObjectMeta); youngest == nil || r.Revision > youngest.Revision {
 			youngest = &r
 		}
 	}

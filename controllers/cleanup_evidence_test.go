@@ -65,27 +65,40 @@ func begunAt(ago time.Duration) func(*appsv1.Deployment) {
 	}
 }
 
-// recordLabels are those of Helm's records.
-func recordLabels(status string, revision int, written time.Time) map[string]string {
-	return map[string]string{"owner": "helm", "name": "operator", "status": status, "version": fmt.Sprint(revision), "modifiedAt": fmt.Sprint(written.Unix())}
+// recordMeta is that of Helm's record of a revision of release "operator".
+func recordMeta(status string, revision int) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: fmt.Sprintf("sh.helm.release.v1.operator.v%d", revision), Labels: map[string]string{
+		"owner": "helm", "name": "operator", "status": status, "version": fmt.Sprint(revision), "modifiedAt": fmt.Sprint(time.Now().Unix()),
+	}}
 }
 
-// helmSecret is Helm's record of a revision of release "operator".
-func (w *world) helmSecret(status string, revision int) {
+// helmSecret is Helm's record of a revision of release "operator", just written.
+func (w *world) helmSecret(status string, revision int) *corev1.Secret {
 	GinkgoHelper()
-	w.helmSecretOf(status, revision, time.Now())
+	s := &corev1.Secret{ObjectMeta: recordMeta(status, revision), Type: "helm.sh/release.v1", Data: map[string][]byte{"release": []byte("r")}}
+	w.create(s)
+	return s
 }
 
-func (w *world) helmSecretOf(status string, revision int, written time.Time) {
+func (w *world) helmConfigMap(status string, revision int) *corev1.ConfigMap {
 	GinkgoHelper()
-	name := fmt.Sprintf("sh.helm.release.v1.operator.v%d", revision)
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: recordLabels(status, revision, written)}, Type: "helm.sh/release.v1"})
+	c := &corev1.ConfigMap{ObjectMeta: recordMeta(status, revision), Data: map[string]string{"release": "r"}}
+	w.create(c)
+	return c
 }
 
-func (w *world) helmConfigMap(status string, revision int, written time.Time) {
+// writtenAt makes it a record that Helm wrote at a time, and that somebody has labelled
+// since: the API server keeps no change of times alone.
+func writtenAt(record client.Object, at time.Time) {
 	GinkgoHelper()
-	name := fmt.Sprintf("sh.helm.release.v1.operator.v%d", revision)
-	w.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: recordLabels(status, revision, written)}})
+	changes := record.GetManagedFields()
+	Expect(changes).NotTo(BeEmpty())
+	for i := range changes {
+		changes[i].Manager, changes[i].Time = "helm", &metav1.Time{Time: at}
+	}
+	record.SetManagedFields(changes)
+	record.SetAnnotations(map[string]string{"theirs": "1"})
+	Expect(api.Client.Update(context.Background(), record)).To(Succeed())
 }
 
 func (w *world) managersAnnotations() map[string]string {
@@ -145,11 +158,13 @@ var _ = Describe("The cleanup of a release", func() {
 			w.helmSecret("deployed", 40)
 		}, "Helm is not uninstalling release operator, its status is deployed" + remedy},
 		"whose uninstall failed before its records were kept in Secrets": {func(w *world) {
-			w.helmConfigMap("uninstalling", 5, time.Now().Add(-24*time.Hour))
-			w.helmSecretOf("deployed", 1, time.Now().Add(-time.Hour))
+			writtenAt(w.helmConfigMap("uninstalling", 5), time.Now().Add(-24*time.Hour))
+			writtenAt(w.helmSecret("deployed", 1), time.Now().Add(-time.Hour))
 		}, "Helm is not uninstalling release operator, its status is deployed" + remedy},
 		"of another name that is being uninstalled": {func(w *world) {
-			w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "sh.helm.release.v1.other.v1", Labels: recordLabels("uninstalling", 1, time.Now())}})
+			meta := recordMeta("uninstalling", 1)
+			meta.Name = "sh.helm.release.v1.other.v1"
+			w.create(&corev1.Secret{ObjectMeta: meta})
 		}, none},
 		"beside the manager of another one": {func(w *world) {
 			w.managerOf("manager", "operator", ordered)
@@ -172,9 +187,9 @@ var _ = Describe("The cleanup of a release", func() {
 		"Helm uninstalls it after a rollback":                   func(w *world) { w.helmSecret("superseded", 1); w.helmSecret("uninstalling", 3) },
 		"Helm uninstalls it after it deleted its first records": func(w *world) { w.helmSecret("uninstalling", 60) },
 		"Helm keeps its records in ConfigMaps": func(w *world) {
-			w.helmSecretOf("deployed", 1, time.Now().Add(-time.Hour))
-			w.helmConfigMap("superseded", 9, time.Now())
-			w.helmConfigMap("uninstalling", 10, time.Now())
+			writtenAt(w.helmSecret("deployed", 1), time.Now().Add(-time.Hour))
+			w.helmConfigMap("superseded", 9)
+			w.helmConfigMap("uninstalling", 10)
 		},
 		"it is ordered":                  func(w *world) { w.managerOf("manager", "operator", ordered) },
 		"an ordered cleanup tries again": func(w *world) { w.managerOf("manager", "operator", begunAt(time.Minute)) },
@@ -197,7 +212,7 @@ var _ = Describe("The cleanup of a release", func() {
 		"the record of an uninstall that failed": {
 			func(w *world) {
 				w.managerOf("manager", "operator", installedByHelm)
-				w.helmSecretOf("uninstalling", 1, time.Unix(1772366400, 0))
+				writtenAt(w.helmSecret("uninstalling", 1), time.Unix(1772366400, 0))
 			},
 			"^cannot tell whether the release is being uninstalled: Helm wrote status uninstalling of release operator at 2026-03-01T12:00:00Z, and now it is [^ ]+: an earlier uninstall failed and left it, ",
 		},

@@ -44,7 +44,7 @@ const (
 	// notEnded is what to do about an ordered cleanup that has not ended.
 	notEnded = "; to restore the dstack servers, run: " + command + "; to keep them isolated, run: kubectl -n gpu annotate deployment a-manager isolation.dstack.ai/uninstall-begun-"
 	// oldRecord says of a record that it shows no uninstall under way.
-	oldRecord = ": an earlier uninstall failed and left it, or the clocks of this node and of the machine that runs Helm differ; to restore the dstack servers, run: " + command
+	oldRecord = ": an earlier uninstall failed and left it, or the clocks of this node and of the API server differ; to restore the dstack servers, run: " + command
 )
 
 var now = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
@@ -113,7 +113,7 @@ func TestJudge(t *testing.T) {
 			records: []uninstall.Record{written(15*time.Minute, "uninstalling", 2)},
 			want:    uninstall.Verdict{Restore: true, Reason: "Helm is uninstalling release a"},
 		},
-		"Helm's clock is ahead": {
+		"the API server's clock is ahead": {
 			records: []uninstall.Record{written(-15*time.Minute, "uninstalling", 2)},
 			want:    uninstall.Verdict{Restore: true, Reason: "Helm is uninstalling release a"},
 		},
@@ -121,13 +121,13 @@ func TestJudge(t *testing.T) {
 			records: []uninstall.Record{written(15*time.Minute+time.Second, "uninstalling", 2)},
 			wantErr: unknown + "Helm wrote status uninstalling of release a at 2026-03-01T11:44:59Z, and now it is 2026-03-01T12:00:00Z" + oldRecord,
 		},
-		"Helm's clock is far ahead": {
+		"the API server's clock is far ahead": {
 			records: []uninstall.Record{written(-16*time.Minute, "uninstalling", 2)},
 			wantErr: unknown + "Helm wrote status uninstalling of release a at 2026-03-01T12:16:00Z, and now it is 2026-03-01T12:00:00Z" + oldRecord,
 		},
 		"Helm's record has no time": {
 			records: []uninstall.Record{{Status: "uninstalling", Revision: 2}},
-			wantErr: unknown + "Helm's record of release a has status uninstalling and no time" + oldRecord,
+			wantErr: unknown + "Helm's record of release a has status uninstalling, and no managedFields tell when Helm wrote it" + oldRecord,
 		},
 		"an uninstall of Helm's failed before it kept its records elsewhere": {
 			records: []uninstall.Record{written(time.Hour, "uninstalling", 9), written(time.Minute, "deployed", 1)},
@@ -229,22 +229,39 @@ func TestAReleaseThatStaysIsLeftAlone(t *testing.T) {
 	}
 }
 
+// changed is what the API server notes of a change by somebody, some time before now.
+func changed(by string, ago time.Duration, fields string) metav1.ManagedFieldsEntry {
+	return metav1.ManagedFieldsEntry{
+		Manager: by, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
+		Time: &metav1.Time{Time: now.Add(-ago)}, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)},
+	}
+}
+
 func TestReadRecord(t *testing.T) {
+	const (
+		all    = `{"f:data":{".":{},"f:release":{}},"f:metadata":{"f:labels":{".":{},"f:status":{},"f:version":{}}},"f:type":{}}`
+		status = `{"f:metadata":{"f:labels":{"f:status":{}}}}`
+	)
+	labels := map[string]string{"status": "uninstalling", "version": "12", "createdAt": "1", "modifiedAt": "1772366400"}
 	for name, tc := range map[string]struct {
-		labels map[string]string
-		want   uninstall.Record
+		labels  map[string]string
+		changes []metav1.ManagedFieldsEntry
+		want    uninstall.Record
 	}{
-		"an updated one":      {map[string]string{"status": "uninstalling", "version": "12", "modifiedAt": "1772366400"}, written(0, "uninstalling", 12)},
-		"a new one":           {map[string]string{"status": "pending-install", "version": "1", "createdAt": "1772366400"}, written(0, "pending-install", 1)},
-		"one with both times": {map[string]string{"status": "deployed", "version": "1", "createdAt": "1", "modifiedAt": "1772366400"}, written(0, "deployed", 1)},
-		"one without a time":  {map[string]string{"status": "deployed", "version": "1"}, uninstall.Record{Status: "deployed", Revision: 1}},
-		"one whose time is no number, and whose revision neither": {
-			map[string]string{"status": "deployed", "version": "x", "createdAt": "1772366400", "modifiedAt": "today"}, uninstall.Record{Status: "deployed"},
+		"one of Helm's":                  {labels, []metav1.ManagedFieldsEntry{changed("helm", time.Hour, all)}, written(time.Hour, "uninstalling", 12)},
+		"one with a younger label":       {labels, []metav1.ManagedFieldsEntry{changed("helm", time.Hour, all), changed("backup", 0, `{"f:metadata":{"f:labels":{"f:backup":{}}}}`)}, written(time.Hour, "uninstalling", 12)},
+		"one of two Helms":               {labels, []metav1.ManagedFieldsEntry{changed("helm", time.Hour, status), changed("terraform", time.Minute, all)}, written(time.Minute, "uninstalling", 12)},
+		"one with two owners":            {labels, []metav1.ManagedFieldsEntry{changed("terraform", time.Minute, all), changed("helm", time.Hour, all)}, written(time.Minute, "uninstalling", 12)},
+		"one whose content is not named": {labels, []metav1.ManagedFieldsEntry{changed("helm", 0, status)}, uninstall.Record{Status: "uninstalling", Revision: 12}},
+		"one without a time":             {labels, []metav1.ManagedFieldsEntry{{Manager: "helm", FieldsV1: &metav1.FieldsV1{Raw: []byte(all)}}}, uninstall.Record{Status: "uninstalling", Revision: 12}},
+		"one with fields that nobody can read": {
+			map[string]string{"status": "deployed", "version": "x"}, []metav1.ManagedFieldsEntry{changed("helm", 0, "{"), {Manager: "helm", Time: &metav1.Time{Time: now}}},
+			uninstall.Record{Status: "deployed"},
 		},
-		"none of Helm's": {nil, uninstall.Record{}},
+		"nothing": {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, uninstall.ReadRecord(tc.labels)); diff != "" {
+			if diff := cmp.Diff(tc.want, uninstall.ReadRecord(&metav1.ObjectMeta{Labels: tc.labels, ManagedFields: tc.changes})); diff != "" {
 				t.Fatal(diff)
 			}
 		})
