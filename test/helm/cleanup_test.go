@@ -99,6 +99,19 @@ var _ = Describe("The cleanup of the operator's chart", func() {
 				s.expectRestored(ctx)
 			})
 
+			It("leaves the server alone once the release is rolled back after an uninstall that failed", func(ctx context.Context) {
+				s.helm.installOperator(siteValues())
+				s.annotateManager(ctx, "dstack-isolatoin")
+				Expect(uninstall(ctx, 1)).NotTo(Succeed())
+				s.annotateManager(ctx, "")
+				rendered, _ := hooks(s.helm.renderOperator(siteValues()))
+				s.deleteAllAndWait(ctx, rendered)
+				s.helm.rollbackOperator(1)
+				s.applyAll(ctx, rendered)
+				Expect(s.runJob(ctx)).To(BeZero())
+				s.expectLeftAlone(ctx, "Helm is not uninstalling release dstack-isolation, its status is deployed")
+			})
+
 			It("fails where Helm keeps its records elsewhere", func(ctx context.Context) {
 				s.helm.installOperator(siteValues())
 				Expect(api.Client.DeleteAllOf(ctx, &corev1.Secret{}, client.InNamespace(s.Namespace), client.MatchingLabels{"owner": "helm"})).To(Succeed())
