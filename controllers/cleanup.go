@@ -20,6 +20,7 @@ import (
 	"github.com/dstack-isolation/operator/internal/apply"
 	"github.com/dstack-isolation/operator/internal/manifests"
 	"github.com/dstack-isolation/operator/internal/observe"
+	"github.com/dstack-isolation/operator/internal/uninstall"
 	"github.com/dstack-isolation/operator/internal/workload"
 )
 
@@ -47,13 +48,50 @@ func NewCleanup(c client.Client, namespace string) *Cleanup {
 // When a server's pods do not go in time, the error names it; what was released
 // stays released, and its policy server is kept, because without it dstack
 // would refuse every run.
+//
+// An order on the manager's Deployment counts once: later the same Job may run
+// again, by an apply of the chart, for an operator that is to stay.
 func (c *Cleanup) Run(ctx context.Context, managerDeployment string) error {
-	log := logr.FromContextOrDiscard(ctx)
-	if managerDeployment != "" {
-		if err := c.stopManager(ctx, managerDeployment); err != nil {
-			return err
-		}
+	if managerDeployment == "" {
+		return c.releaseAll(ctx)
 	}
+	if err := c.noteOrder(ctx, managerDeployment, func(a map[string]string) bool { return uninstall.Begin(a, time.Now()) }); err != nil {
+		return err
+	}
+	if err := c.stopManager(ctx, managerDeployment); err != nil {
+		return err
+	}
+	if err := c.releaseAll(ctx); err != nil {
+		return err
+	}
+	return c.noteOrder(ctx, managerDeployment, uninstall.End)
+}
+
+// noteOrder changes the annotations about an order on the manager's Deployment. A
+// manager that is gone has none.
+func (c *Cleanup) noteOrder(ctx context.Context, manager string, change func(annotations map[string]string) bool) error {
+	var d appsv1.Deployment
+	err := c.client.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: manager}, &d)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read manager Deployment %s: %w", manager, err)
+	}
+	before := d.DeepCopy()
+	if !change(d.Annotations) {
+		return nil
+	}
+	err = c.client.Patch(ctx, &d, client.MergeFrom(before), client.FieldOwner(apply.OwnManager))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("change annotations of manager Deployment %s, so that its order counts once: %w", manager, err)
+	}
+	return nil
+}
+
+// releaseAll gives all servers of the namespace back.
+func (c *Cleanup) releaseAll(ctx context.Context) error {
+	log := logr.FromContextOrDiscard(ctx)
 	var servers v1alpha1.DstackServerList
 	if err := c.client.List(ctx, &servers, client.InNamespace(c.namespace)); err != nil {
 		return fmt.Errorf("list DstackServers: %w", err)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"time"
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,9 +20,6 @@ import (
 )
 
 const (
-	// helmStatus, helmVersion and helmOwner are labels of Helm's records. A record
-	// says that its release is being uninstalled before the first hook runs.
-	helmStatus, helmVersion, helmOwner = "status", "version", "owner"
 	// recordsAhead is how many records in a row may be missing before the last one.
 	// A rollback keeps the hooks of an earlier revision, and Helm deletes old records.
 	recordsAhead = 64
@@ -54,55 +51,66 @@ func (c *Cleanup) RunFor(ctx context.Context, release uninstall.Release, revisio
 
 // evidence reads what shows whether a release is being uninstalled.
 func (c *Cleanup) evidence(ctx context.Context, release uninstall.Release, revision int) (uninstall.Evidence, error) {
-	e := uninstall.Evidence{Release: release}
+	e := uninstall.Evidence{Release: release, Now: time.Now()}
 	var managers appsv1.DeploymentList
 	err := c.client.List(ctx, &managers, client.InNamespace(c.namespace), client.MatchingLabels(uninstall.ManagerLabels()))
 	if err != nil {
 		return e, fmt.Errorf("list the Deployments of managers: %w", err)
 	}
 	e.Managers = managers.Items
-	e.Record, err = c.helmRecord(ctx, release.Name, revision)
-	return e, err
+	// Helm keeps its records in Secrets or in ConfigMaps, and may have kept them in
+	// the others before.
+	for _, read := range []func() (*uninstall.Record, error){
+		func() (*uninstall.Record, error) { return c.helmConfigMap(ctx, release.Name) },
+		func() (*uninstall.Record, error) { return c.helmSecret(ctx, release.Name, revision) },
+	} {
+		record, err := read()
+		if err != nil {
+			return e, err
+		}
+		if record != nil {
+			e.Records = append(e.Records, *record)
+		}
+	}
+	return e, nil
 }
 
-// helmRecord is the status in Helm's youngest record of a release; "" if there is
-// none. Helm keeps its records in Secrets, or in ConfigMaps. Secrets are read one by
-// one, by name and without their data: nothing here has the right to list them.
-func (c *Cleanup) helmRecord(ctx context.Context, release string, revision int) (string, error) {
-	record, err := c.helmConfigMap(ctx, release)
-	if err != nil || record == uninstall.RecordUninstalling {
-		return record, err
-	}
+// helmSecret is Helm's youngest record of a release in a Secret; nil if there is
+// none. Secrets are read one by one, by name and without their data: nothing here
+// has the right to list them.
+func (c *Cleanup) helmSecret(ctx context.Context, release string, revision int) (*uninstall.Record, error) {
+	var youngest *uninstall.Record
 	for missing := 0; missing < recordsAhead; revision++ {
 		secret := &metav1.PartialObjectMetadata{}
 		secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 		key := client.ObjectKey{Namespace: c.namespace, Name: fmt.Sprintf("sh.helm.release.v1.%s.v%d", release, revision)}
 		err := c.client.Get(ctx, key, secret)
 		if client.IgnoreNotFound(err) != nil {
-			return "", fmt.Errorf("read Helm's record in Secret %s: %w", key.Name, err)
+			return nil, fmt.Errorf("read Helm's record in Secret %s: %w", key.Name, err)
 		}
 		if missing++; err == nil {
-			missing, record = 0, secret.Labels[helmStatus]
+			missing, youngest = 0, new(uninstall.ReadRecord(&secret.ObjectMeta))
 		}
 	}
-	return record, nil
+	return youngest, nil
 }
 
-func (c *Cleanup) helmConfigMap(ctx context.Context, release string) (string, error) {
+// helmConfigMap is Helm's youngest record of a release in a ConfigMap; nil if there
+// is none.
+func (c *Cleanup) helmConfigMap(ctx context.Context, release string) (*uninstall.Record, error) {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	err := c.client.List(ctx, list, client.InNamespace(c.namespace), client.MatchingLabels{helmOwner: "helm", "name": release})
+	err := c.client.List(ctx, list, client.InNamespace(c.namespace), client.MatchingLabels{"owner": "helm", "name": release})
 	if err != nil {
-		return "", fmt.Errorf("list Helm's records in ConfigMaps: %w", err)
+		return nil, fmt.Errorf("list Helm's records in ConfigMaps: %w", err)
 	}
-	record, youngest := "", -1
+	var youngest *uninstall.Record
 	for i := range list.Items {
-		labels := list.Items[i].Labels
-		if version, err := strconv.Atoi(labels[helmVersion]); err == nil && version > youngest {
-			record, youngest = labels[helmStatus], version
+		if r := uninstall.ReadRecord(&list.Items[i].ObjectMeta); youngest == nil || r.Revision > youngest.Revision {
+			youngest = &r
 		}
 	}
-	return record, nil
+	return youngest, nil
 }
 
 // leaveAlone says on each DstackServer that it stays as it is, and waits for those

@@ -64,22 +64,54 @@ func installedByHelm(d *appsv1.Deployment) {
 	d.Annotations = map[string]string{"meta.helm.sh/release-name": "operator"}
 }
 
-// recordLabels are those of Helm's records.
-func recordLabels(status string, revision int) map[string]string {
-	return map[string]string{"owner": "helm", "name": "operator", "status": status, "version": fmt.Sprint(revision)}
+// begunAt has an ordered cleanup that began some time ago.
+func begunAt(ago time.Duration) func(*appsv1.Deployment) {
+	return func(d *appsv1.Deployment) {
+		d.Annotations = map[string]string{"isolation.dstack.ai/uninstall-begun": time.Now().Add(-ago).UTC().Format(time.RFC3339)}
+	}
 }
 
-// helmSecret is Helm's record of a revision of release "operator".
-func (w *world) helmSecret(status string, revision int) {
-	GinkgoHelper()
-	name := fmt.Sprintf("sh.helm.release.v1.operator.v%d", revision)
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: recordLabels(status, revision)}, Type: "helm.sh/release.v1"})
+// recordMeta is that of Helm's record of a revision of release "operator".
+func recordMeta(status string, revision int) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: fmt.Sprintf("sh.helm.release.v1.operator.v%d", revision), Labels: map[string]string{
+		"owner": "helm", "name": "operator", "status": status, "version": fmt.Sprint(revision), "modifiedAt": fmt.Sprint(time.Now().Unix()),
+	}}
 }
 
-func (w *world) helmConfigMap(status string, revision int) {
+// helmSecret is Helm's record of a revision of release "operator", just written.
+func (w *world) helmSecret(status string, revision int) *corev1.Secret {
 	GinkgoHelper()
-	name := fmt.Sprintf("sh.helm.release.v1.operator.v%d", revision)
-	w.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: recordLabels(status, revision)}})
+	s := &corev1.Secret{ObjectMeta: recordMeta(status, revision), Type: "helm.sh/release.v1", Data: map[string][]byte{"release": []byte("r")}}
+	w.create(s)
+	return s
+}
+
+func (w *world) helmConfigMap(status string, revision int) *corev1.ConfigMap {
+	GinkgoHelper()
+	c := &corev1.ConfigMap{ObjectMeta: recordMeta(status, revision), Data: map[string]string{"release": "r"}}
+	w.create(c)
+	return c
+}
+
+// writtenAt makes it a record that Helm wrote at a time, and that somebody has labelled
+// since: the API server keeps no change of times alone.
+func writtenAt(record client.Object, at time.Time) {
+	GinkgoHelper()
+	changes := record.GetManagedFields()
+	Expect(changes).NotTo(BeEmpty())
+	for i := range changes {
+		changes[i].Manager, changes[i].Time = "helm", &metav1.Time{Time: at}
+	}
+	record.SetManagedFields(changes)
+	record.SetAnnotations(map[string]string{"theirs": "1"})
+	Expect(api.Client.Update(context.Background(), record)).To(Succeed())
+}
+
+func (w *world) managersAnnotations() map[string]string {
+	GinkgoHelper()
+	d := named(w, "manager", &appsv1.Deployment{})
+	Expect(api.Client.Get(context.Background(), client.ObjectKeyFromObject(d), d)).To(Succeed())
+	return d.Annotations
 }
 
 // cleanupEvents are what cleanups said of the DstackServers.
@@ -131,8 +163,14 @@ var _ = Describe("The cleanup of a release", func() {
 			w.helmSecret("uninstalling", 2)
 			w.helmSecret("deployed", 40)
 		}, "Helm is not uninstalling release operator, its status is deployed" + remedy},
+		"whose uninstall failed before its records were kept in Secrets": {func(w *world) {
+			writtenAt(w.helmConfigMap("uninstalling", 5), time.Now().Add(-24*time.Hour))
+			writtenAt(w.helmSecret("deployed", 1), time.Now().Add(-time.Hour))
+		}, "Helm is not uninstalling release operator, its status is deployed" + remedy},
 		"of another name that is being uninstalled": {func(w *world) {
-			w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "sh.helm.release.v1.other.v1", Labels: recordLabels("uninstalling", 1)}})
+			meta := recordMeta("uninstalling", 1)
+			meta.Name = "sh.helm.release.v1.other.v1"
+			w.create(&corev1.Secret{ObjectMeta: meta})
 		}, none},
 		"beside the manager of another one": {func(w *world) {
 			w.managerOf("manager", "operator", ordered)
@@ -155,11 +193,12 @@ var _ = Describe("The cleanup of a release", func() {
 		"Helm uninstalls it after a rollback":                   func(w *world) { w.helmSecret("superseded", 1); w.helmSecret("uninstalling", 3) },
 		"Helm uninstalls it after it deleted its first records": func(w *world) { w.helmSecret("uninstalling", 60) },
 		"Helm keeps its records in ConfigMaps": func(w *world) {
-			w.helmSecret("deployed", 1)
+			writtenAt(w.helmSecret("deployed", 1), time.Now().Add(-time.Hour))
 			w.helmConfigMap("superseded", 9)
 			w.helmConfigMap("uninstalling", 10)
 		},
-		"it is ordered": func(w *world) { w.managerOf("manager", "operator", ordered) },
+		"it is ordered":                  func(w *world) { w.managerOf("manager", "operator", ordered) },
+		"an ordered cleanup tries again": func(w *world) { w.managerOf("manager", "operator", begunAt(time.Minute)) },
 	} {
 		It("restores the servers once "+about, func() {
 			w := up()
@@ -171,6 +210,72 @@ var _ = Describe("The cleanup of a release", func() {
 			Expect(w.cleanupEvents()).To(BeEmpty())
 		})
 	}
+
+	for about, tc := range map[string]struct {
+		prepare func(w *world)
+		want    string
+	}{
+		"the record of an uninstall that failed": {
+			func(w *world) {
+				w.managerOf("manager", "operator", installedByHelm)
+				writtenAt(w.helmSecret("uninstalling", 1), time.Unix(1772366400, 0))
+			},
+			"^cannot tell whether the release is being uninstalled: Helm wrote status uninstalling of release operator at 2026-03-01T12:00:00Z, and now it is [^ ]+: an earlier uninstall failed and left it, ",
+		},
+		"an ordered cleanup that did not end": {
+			func(w *world) { w.managerOf("manager", "operator", begunAt(time.Hour)) },
+			"^cannot tell whether the release is being uninstalled: annotation isolation.dstack.ai/uninstall-begun of Deployment manager shows that an ordered cleanup began at [^ ]+ and has not ended; ",
+		},
+	} {
+		It("fails, and restores nothing, for "+about, func() {
+			w := up()
+			tc.prepare(w)
+			before := w.versions()
+			Expect(w.cleanupOf(api.Client, long, 1)).To(MatchError(MatchRegexp(tc.want)))
+			Expect(w.versions()).To(Equal(before))
+		})
+	}
+
+	It("carries out an order once", func() {
+		w := up()
+		w.managerOf("manager", "operator", ordered)
+		Expect(w.cleanupOf(api.Client, long, 1)).To(Succeed())
+		Expect(isInjected(w.deployment())).To(BeFalse())
+		Expect(w.managersAnnotations()).To(BeEmpty())
+
+		By("the operator is kept, and its chart applied again")
+		w.bringUp()
+		before := w.versions()
+		Expect(w.cleanupOf(api.Client, long, 1)).To(Succeed())
+		w.expectLeftAlone(before, none)
+	})
+
+	It("goes on with an order when it is tried again, and takes the note away with the last server", func() {
+		w := up()
+		w.managerOf("manager", "operator", ordered)
+		broken := interceptor.NewClient(api.Client, interceptor.Funcs{SubResourceUpdate: func(context.Context, client.Client, string, client.Object, ...client.SubResourceUpdateOption) error {
+			return forbidden("deployments/scale")
+		}})
+		Expect(w.cleanupOf(broken, long, 1)).NotTo(Succeed())
+		Expect(w.managersAnnotations()).To(HaveKey("isolation.dstack.ai/uninstall-begun"))
+		Expect(w.managersAnnotations()).NotTo(HaveKey("isolation.dstack.ai/uninstall"))
+		Expect(isInjected(w.deployment())).To(BeTrue())
+
+		Expect(w.cleanupOf(api.Client, long, 1)).To(Succeed())
+		Expect(isInjected(w.deployment())).To(BeFalse())
+		Expect(w.managersAnnotations()).To(BeEmpty())
+	})
+
+	It("restores nothing while it cannot note that an order is carried out", func() {
+		w := up()
+		w.managerOf("manager", "operator", ordered)
+		before := w.versions()
+		c := interceptor.NewClient(api.Client, interceptor.Funcs{Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+			return forbidden("deployments")
+		}})
+		Expect(w.cleanupOf(c, long, 1)).To(MatchError("change annotations of manager Deployment manager, so that its order counts once: deployments is forbidden: <nil>"))
+		Expect(w.versions()).To(Equal(before))
+	})
 
 	It("fails where Helm has installed it and its records are nowhere", func() {
 		w := up()

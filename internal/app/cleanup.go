@@ -41,7 +41,8 @@ themselves stay.
 The Helm chart runs it before it is uninstalled, with --release. Then it restores
 nothing unless Helm's record of the release shows that it is being uninstalled, or
 annotation isolation.dstack.ai/uninstall on the manager's Deployment has the
-release's name, and never while another manager is in the namespace.
+release's name, and never while another manager is in the namespace. The
+annotation counts once: cleanup removes it.
 
 Without --release it always restores. Run it by hand where a manager is gone and a
 DstackServer cannot be deleted:

@@ -355,7 +355,9 @@ func (s *Server) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
 	mux.HandleFunc("GET "+dstack.PathReady, s.serveReady)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{Registry: s.metrics.registry}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{
+		Registry: s.metrics.registry, MaxRequestsInFlight: s.limits.Scrapes,
+	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		endsWithAnswer(w)
 		mux.ServeHTTP(w, r)

@@ -27,6 +27,10 @@ type Limits struct {
 	LargeBodiesBytes int64
 	// Requests is how many requests are decided at one time.
 	Requests int
+	// Scrapes is how many scrapes of the metrics are answered at one time; a further
+	// one is answered 503. Anybody who reaches the port may scrape, and one takes 27
+	// MiB where each of 500 profiles has refused by every control.
+	Scrapes int
 	// Connections is how many connections on which the token was presented stay
 	// open at one time, whatever the number of their peers: many dstack servers may
 	// come from one address. A further one ends with its answer.
@@ -52,13 +56,15 @@ type Limits struct {
 }
 
 // DefaultLimits are for a pod of 256 MiB: 256 small bodies and the large ones
-// take 48 MiB at most, and as much again while they are read.
+// take 48 MiB at most, and as much again while they are read. Two scrapes fit
+// beside them.
 func DefaultLimits() Limits {
 	return Limits{
 		BodyBytes:        1 << 20,
 		SmallBodyBytes:   64 << 10,
 		LargeBodiesBytes: 32 << 20,
 		Requests:         256,
+		Scrapes:          2,
 		Connections:      1024,
 		Strangers:        128,
 		StrangersOfPeer:  64,

@@ -1,11 +1,14 @@
 package policyserver
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dstack-isolation/operator/api/v1alpha1"
 )
@@ -128,5 +131,46 @@ func TestChangesAreLoggedOnce(t *testing.T) {
 	}
 	if got := strings.Count(out.String(), `"msg":"Found no DstackServer, so that everything is refused"`); got != 1 {
 		t.Errorf("got log %s", out)
+	}
+}
+
+// slow is a metric that is collected once a test says so.
+type slow struct{ began, goOn chan struct{} }
+
+func (slow) Describe(chan<- *prometheus.Desc) {}
+
+func (s slow) Collect(chan<- prometheus.Metric) {
+	s.began <- struct{}{}
+	<-s.goOn
+}
+
+func TestScrapesAreBounded(t *testing.T) {
+	s := newHandler(t, restricted(), Options{})
+	metric := slow{make(chan struct{}), make(chan struct{})}
+	s.metrics.registry.MustRegister(metric)
+	health := s.healthHandler()
+	codes := make(chan int, 2)
+	for range 2 {
+		go func() { codes <- s.get(health, "/metrics").Code }()
+		<-metric.began
+	}
+	third := make(chan *httptest.ResponseRecorder, 1)
+	go func() { third <- s.get(health, "/metrics") }()
+	select {
+	case w := <-third:
+		if w.Code != http.StatusServiceUnavailable {
+			t.Errorf("a third scrape got %d, want 503", w.Code)
+		}
+	case <-metric.began:
+		t.Error("a third scrape is answered beside two others")
+	}
+	if w := s.get(health, "/healthz"); w.Code != http.StatusOK {
+		t.Errorf("a probe beside the scrapes got %d, want 200", w.Code)
+	}
+	close(metric.goOn)
+	for range 2 {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("a scrape got %d, want 200", code)
+		}
 	}
 }

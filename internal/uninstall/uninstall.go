@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 
@@ -19,6 +20,10 @@ const (
 	// AnnotationOrder on the manager's Deployment, with the release's name as value,
 	// orders the cleanup to restore the dstack servers.
 	AnnotationOrder = v1alpha1.Group + "/uninstall"
+	// AnnotationBegun takes the place of an order that is being carried out, with the
+	// time as value, until that has ended. So an order counts once, and a Job that
+	// tries again goes on with it.
+	AnnotationBegun = v1alpha1.Group + "/uninstall-begun"
 
 	// annotationHelm is set by Helm on what it installs, and by no tool that only
 	// renders the chart.
@@ -41,11 +46,13 @@ type Release struct {
 // Evidence is what is known of a release and of its namespace.
 type Evidence struct {
 	Release
-	// Record is the status in Helm's youngest record of the release; "" when there is
-	// no record.
-	Record string
+	// Records are Helm's youngest record of the release in each place where Helm may
+	// keep them.
+	Records []Record
 	// Managers are the Deployments of all managers in the namespace.
 	Managers []appsv1.Deployment
+	// Now is the time of the judgement.
+	Now time.Time
 }
 
 // Verdict says what a cleanup does.
@@ -73,21 +80,34 @@ func Judge(e Evidence) (Verdict, error) {
 		v.Reason = fmt.Sprintf("namespace %s is also managed by %s: uninstall that too, or delete the DstackServers, to restore the dstack servers", e.Namespace, strings.Join(others, " and "))
 		return v, nil
 	}
-	order := ""
 	if own != nil {
-		order = own.Annotations[AnnotationOrder]
+		switch order := own.Annotations[AnnotationOrder]; order {
+		case "":
+		case e.Name:
+			v.Restore, v.Reason = true, fmt.Sprintf("annotation %s of Deployment %s orders it", AnnotationOrder, e.Manager)
+			return v, nil
+		default:
+			return v, fmt.Errorf("%w: annotation %s of Deployment %s is %q; set it to the release's name, %q, or remove it", ErrUnknown, AnnotationOrder, e.Manager, order, e.Name)
+		}
 	}
+	return e.withoutOrder(v)
+}
+
+// withoutOrder decides where there is no order that waits: by Helm's records, and
+// by an order that is being carried out.
+func (e Evidence) withoutOrder(v Verdict) (Verdict, error) {
+	own, record := e.own(), e.youngest()
 	switch {
-	case order == e.Name:
-		v.Restore, v.Reason = true, fmt.Sprintf("annotation %s of Deployment %s orders it", AnnotationOrder, e.Manager)
-	case order != "":
-		return v, fmt.Errorf("%w: annotation %s of Deployment %s is %q; set it to the release's name, %q, or remove it", ErrUnknown, AnnotationOrder, e.Manager, order, e.Name)
-	case e.Record == RecordUninstalling:
+	case record.Status == recordUninstalling && e.recent(record.Written):
 		v.Restore, v.Reason = true, fmt.Sprintf("Helm is uninstalling release %s", e.Name)
-	case slices.Contains(recordsThatStay, e.Record):
-		v.Reason = fmt.Sprintf("Helm is not uninstalling release %s, its status is %s: %s", e.Name, e.Record, e.remedy())
-	case e.Record != "":
-		return v, fmt.Errorf("%w: Helm's youngest record of release %s has status %q, which a later record should replace; %s", ErrUnknown, e.Name, e.Record, e.command())
+	case own != nil && own.Annotations[AnnotationBegun] != "":
+		return e.begun(v, own.Annotations[AnnotationBegun])
+	case record.Status == recordUninstalling:
+		return v, e.leftover(record)
+	case slices.Contains(recordsThatStay, record.Status):
+		v.Reason = fmt.Sprintf("Helm is not uninstalling release %s, its status is %s: %s", e.Name, record.Status, e.remedy())
+	case record.Status != "":
+		return v, fmt.Errorf("%w: Helm's youngest record of release %s has status %q, which a later record should replace; %s", ErrUnknown, e.Name, record.Status, e.command())
 	case own != nil && own.Annotations[annotationHelm] != "":
 		return v, fmt.Errorf("%w: Helm installed Deployment %s, and namespace %s has no Secret or ConfigMap with Helm's record of release %s; %s",
 			ErrUnknown, e.Manager, e.Namespace, e.Name, e.command())
@@ -96,13 +116,6 @@ func Judge(e Evidence) (Verdict, error) {
 	}
 	return v, nil
 }
-
-// RecordUninstalling is the status of a release whose uninstall has begun.
-const RecordUninstalling = "uninstalling"
-
-// recordsThatStay are the statuses of a release that nobody uninstalls. A
-// superseded one has a younger record, which decides.
-var recordsThatStay = []string{"deployed", "failed", "pending-install", "pending-upgrade", "pending-rollback", "uninstalled"}
 
 // own is the release's own manager; nil when it is not there.
 func (e Evidence) own() *appsv1.Deployment {

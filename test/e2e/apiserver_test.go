@@ -32,7 +32,7 @@ var _ = Describe("While the API server is away", Ordered, Label("alone"), func()
 
 	It("for a minute, the server goes on to refuse and to accept, users are let in by the SSH proxy alone, and nothing restarts", func() {
 		before := s.restarts()
-		Expect(before).To(HaveLen(6), "a manager, two policy servers, two SSH proxies and the server")
+		Expect(before).To(HaveLen(7), "a manager, two policy servers, three SSH proxies and the server")
 		status := s.dstackServer(Default, "main").Status.SSHProxy
 		user := newSSHClient(s.service("isolation-ssh-main")+":22", status.Address, status.KnownHosts)
 		api := apiServerProcess()
