@@ -67,7 +67,7 @@ func newPass(server *v1alpha1.DstackServer) *pass {
 		Revisions: server.Status.SettingsRevision, Injected: server.Status.Injected, LastRemoval: lastRemoval(server),
 		// As they were known last, until they are seen again.
 		Hidden: server.Status.HiddenVariables, Doubts: server.Status.Doubts, ConfigFileGap: server.Status.ConfigFileGap,
-		Version: status.Version{Release: server.Status.Release, Development: server.Status.DevelopmentBuild},
+		Version: status.VersionOf(server),
 	}}
 	if server.Spec.SSHProxy != nil && server.Spec.Injection != v1alpha1.InjectionDisabled {
 		p.facts.SSH = server.Status.SSHProxy // Until the pass knows better.

@@ -43,7 +43,7 @@ func (p *pass) knowsSecrets() bool {
 	switch release := p.server.Status.Release; {
 	case release != "":
 		return !dstack.Before(release, dstack.FirstSecretsPermission)
-	case p.server.Status.DevelopmentBuild:
+	case p.server.Status.Build == v1alpha1.BuildDevelopment:
 		return true
 	default:
 		return p.workload != nil && workload.Permits(p.workload.Injected(), dstack.PermissionManageSecrets)

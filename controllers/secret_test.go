@@ -382,7 +382,7 @@ var _ = Describe("A dstack server", func() {
 		w.ready("dstack-server-0", "10.0.0.1").release = ""
 		w.settle()
 		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=True "))
-		Expect(w.server().Status.DevelopmentBuild).To(BeTrue())
+		Expect(w.server().Status.Build).To(Equal(v1alpha1.BuildDevelopment))
 		w.network.gone("10.0.0.1:3000")
 		w.settle()
 		Expect(w.condition("Connected")).To(HavePrefix("Connected=False Unreachable: "))

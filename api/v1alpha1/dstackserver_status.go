@@ -237,6 +237,17 @@ type Removal struct {
 	FirstRuns []string `json:"firstRuns,omitempty"`
 }
 
+// Build is a kind of build of dstack.
+//
+// +kubebuilder:validation:Enum=Release;Development
+type Build string
+
+// Kinds of builds.
+const (
+	BuildRelease     Build = "Release"
+	BuildDevelopment Build = "Development"
+)
+
 // DstackServerStatus is what the operator says of a dstack server.
 type DstackServerStatus struct {
 	// observedGeneration is the generation of the spec that this status is about.
@@ -262,12 +273,12 @@ type DstackServerStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Release string `json:"release,omitempty"`
 
-	// developmentBuild is true if the server's pods answered and reported no release,
-	// as a development build of dstack does. While it is false and release is empty,
-	// the version is not known, and no control counts as enforced.
+	// build is Development if a server pod answered and reported no release, as a
+	// development build of dstack does, and Release if all reported one. While it is
+	// empty, the version is not known, and no control counts as enforced.
 	//
 	// +optional
-	DevelopmentBuild bool `json:"developmentBuild,omitempty"`
+	Build Build `json:"build,omitempty"`
 
 	// profiles is the number of profiles that name this server.
 	//

@@ -49,7 +49,7 @@ type View struct {
 // reconciler wrote it.
 func ViewOf(s *v1alpha1.DstackServer, e *isolation.Effective) View {
 	v := View{Effective: e, Running: s.Status.Running, Proven: s.Status.SettingsRevision.Proven != "", Elsewhere: runsElsewhere(s)}
-	v.Version = Version{Release: s.Status.Release, Development: s.Status.DevelopmentBuild}
+	v.Version = VersionOf(s)
 	v.Doubt = doubtOf(s.Status.Doubts, "")
 	if s.Status.PolicyRevision.Served == e.Revision {
 		v.Served = e.Revision

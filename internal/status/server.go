@@ -57,7 +57,7 @@ func Server(s *v1alpha1.DstackServer, f ServerFacts, now time.Time) v1alpha1.Dst
 	out := v1alpha1.DstackServerStatus{
 		ObservedGeneration: s.Generation,
 		Release:            clipTo(f.Version.Release, 60),
-		DevelopmentBuild:   f.Version.Development,
+		Build:              f.Version.build(),
 		Running:            f.Running,
 		SSHProxy:           f.SSH,
 		SettingsRevision:   f.Revisions,

@@ -204,7 +204,7 @@ func TestServerStatusBesideConditions(t *testing.T) {
 	f.Warnings = []string{"strategy Recreate"}
 	f.SSH = &v1alpha1.SSHProxyStatus{Address: "ssh.example.com:22"}
 	want := v1alpha1.DstackServerStatus{
-		ObservedGeneration: 5, Release: "0.22.5", Profiles: 2, PlannedNetworkMode: 1,
+		ObservedGeneration: 5, Release: "0.22.5", Build: v1alpha1.BuildRelease, Profiles: 2, PlannedNetworkMode: 1,
 		Running:          f.Running,
 		SSHProxy:         f.SSH,
 		PolicyRevision:   v1alpha1.PolicyRevisions{Desired: e.Revision},

@@ -17,6 +17,21 @@ type Version struct {
 	Development bool
 }
 
+// VersionOf is what a server's status keeps of its version.
+func VersionOf(s *v1alpha1.DstackServer) Version {
+	return Version{Release: s.Status.Release, Development: s.Status.Build == v1alpha1.BuildDevelopment}
+}
+
+func (v Version) build() v1alpha1.Build {
+	switch {
+	case v.Development:
+		return v1alpha1.BuildDevelopment
+	case v.Release != "":
+		return v1alpha1.BuildRelease
+	}
+	return ""
+}
+
 // Seen is what is known once processes have reported their releases, "" for a
 // development build. Unless these are all processes, another may still run what was
 // known before.

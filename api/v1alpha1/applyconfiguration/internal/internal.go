@@ -54,6 +54,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.dstack-isolation.operator.api.v1alpha1.BackendName
   scalar: string
+- name: com.github.dstack-isolation.operator.api.v1alpha1.Build
+  scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ChangeAction
   scalar: string
 - name: com.github.dstack-isolation.operator.api.v1alpha1.ConfigFileGap
@@ -218,6 +220,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.dstack-isolation.operator.api.v1alpha1.DstackServerStatus
   map:
     fields:
+    - name: build
+      type:
+        namedType: com.github.dstack-isolation.operator.api.v1alpha1.Build
     - name: conditions
       type:
         list:
@@ -229,9 +234,6 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: configFileGap
       type:
         namedType: com.github.dstack-isolation.operator.api.v1alpha1.ConfigFileGap
-    - name: developmentBuild
-      type:
-        scalar: boolean
     - name: doubts
       type:
         list:

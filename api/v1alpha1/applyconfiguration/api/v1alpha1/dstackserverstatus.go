@@ -22,10 +22,10 @@ type DstackServerStatusApplyConfiguration struct {
 	// release of dstack that the server's pods run, the oldest of them, as they last
 	// said it.
 	Release *string `json:"release,omitempty"`
-	// developmentBuild is true if the server's pods answered and reported no release,
-	// as a development build of dstack does. While it is false and release is empty,
-	// the version is not known, and no control counts as enforced.
-	DevelopmentBuild *bool `json:"developmentBuild,omitempty"`
+	// build is Development if a server pod answered and reported no release, as a
+	// development build of dstack does, and Release if all reported one. While it is
+	// empty, the version is not known, and no control counts as enforced.
+	Build *apiv1alpha1.Build `json:"build,omitempty"`
 	// profiles is the number of profiles that name this server.
 	Profiles *int32 `json:"profiles,omitempty"`
 	// plannedNetworkMode is the network mode that the profiles ask for together.
@@ -107,11 +107,11 @@ func (b *DstackServerStatusApplyConfiguration) WithRelease(value string) *Dstack
 	return b
 }
 
-// WithDevelopmentBuild sets the DevelopmentBuild field in the declarative configuration to the given value
+// WithBuild sets the Build field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the DevelopmentBuild field is set to the value of the last call.
-func (b *DstackServerStatusApplyConfiguration) WithDevelopmentBuild(value bool) *DstackServerStatusApplyConfiguration {
-	b.DevelopmentBuild = &value
+// If called multiple times, the Build field is set to the value of the last call.
+func (b *DstackServerStatusApplyConfiguration) WithBuild(value apiv1alpha1.Build) *DstackServerStatusApplyConfiguration {
+	b.Build = &value
 	return b
 }
 
