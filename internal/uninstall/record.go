@@ -1,7 +1,6 @@
 package uninstall
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -49,7 +48,7 @@ func ReadRecord(meta *metav1.ObjectMeta) Record {
 			continue
 		}
 		var set fieldpath.Set
-		if set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)) == nil && set.Has(content) {
+		if set.FromJSON(entry.FieldsV1.GetRawReader()) == nil && set.Has(content) {
 			r.Written = entry.Time.UTC()
 		}
 	}

@@ -233,7 +233,7 @@ func TestAReleaseThatStaysIsLeftAlone(t *testing.T) {
 func changed(by string, ago time.Duration, fields string) metav1.ManagedFieldsEntry {
 	return metav1.ManagedFieldsEntry{
 		Manager: by, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
-		Time: &metav1.Time{Time: now.Add(-ago)}, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)},
+		Time: &metav1.Time{Time: now.Add(-ago)}, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields),
 	}
 }
 
@@ -253,9 +253,10 @@ func TestReadRecord(t *testing.T) {
 		"one of two Helms":               {labels, []metav1.ManagedFieldsEntry{changed("helm", time.Hour, status), changed("terraform", time.Minute, all)}, written(time.Minute, "uninstalling", 12)},
 		"one with two owners":            {labels, []metav1.ManagedFieldsEntry{changed("terraform", time.Minute, all), changed("helm", time.Hour, all)}, written(time.Minute, "uninstalling", 12)},
 		"one whose content is not named": {labels, []metav1.ManagedFieldsEntry{changed("helm", 0, status)}, uninstall.Record{Status: "uninstalling", Revision: 12}},
-		"one without a time":             {labels, []metav1.ManagedFieldsEntry{{Manager: "helm", FieldsV1: &metav1.FieldsV1{Raw: []byte(all)}}}, uninstall.Record{Status: "uninstalling", Revision: 12}},
+		"one without a time":             {labels, []metav1.ManagedFieldsEntry{{Manager: "helm", FieldsV1: metav1.NewFieldsV1(all)}}, uninstall.Record{Status: "uninstalling", Revision: 12}},
 		"one with fields that nobody can read": {
-			map[string]string{"status": "deployed", "version": "x"}, []metav1.ManagedFieldsEntry{changed("helm", 0, "{"), {Manager: "helm", Time: &metav1.Time{Time: now}}},
+			map[string]string{"status": "deployed", "version": "x"},
+			[]metav1.ManagedFieldsEntry{changed("helm", 0, "{"), {Manager: "helm", Time: &metav1.Time{Time: now}}},
 			uninstall.Record{Status: "deployed"},
 		},
 		"nothing": {},
