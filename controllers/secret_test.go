@@ -374,6 +374,25 @@ var _ = Describe("A dstack server", func() {
 		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=True "))
 	})
 
+	It("of such a release counts until its pod is gone, although another pod runs a later one", func() {
+		w := usual(testkit.MakeProfile("research").AllowHostSSH().Obj())
+		w.bringUp()
+		w.ready("dstack-server-0", "10.0.0.1").release = "0.20.28"
+		w.settle()
+		pod := get(w, "dstack-server-0", &corev1.Pod{})
+		pod.Status.Conditions = nil
+		w.setStatus(pod)
+		w.startPod("dstack-server-1")
+		w.ready("dstack-server-1", "10.0.0.2")
+		w.settle()
+		Expect(w.server().Status.Release).To(Equal("0.20.28"))
+		Expect(w.conditionOf(w.profile("research"), "Programmed")).To(HavePrefix("Programmed=False SettingsNotRunning: dstack 0.20.28 creates runs "))
+
+		w.end("dstack-server-0")
+		w.settle()
+		Expect(w.server().Status.Release).To(Equal("0.22.5"))
+	})
+
 	It("of a development build stays one while it does not answer", func() {
 		w := usual(testkit.MakeProfile("research").AllowHostSSH().Obj())
 		w.ready("dstack-server-0", "10.0.0.1").release = ""

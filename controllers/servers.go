@@ -32,6 +32,8 @@ func (r *DstackServerReconciler) observeServers(ctx context.Context, p *pass) {
 	answers := r.Prober.Servers(ctx, addresses, p.apiPort(), token)
 	before := p.facts.Version
 	reported, all := releases(answers)
+	// One that is not Ready may still run what was known before.
+	all = all && len(addresses) == len(workload.WithoutLost(p.pods, p.now))
 	p.facts.Version = before.Seen(reported, all)
 	p.facts.Connected = judgeServers(answers, status.Version{}.Seen(reported, true), noToken)
 	if want := p.server.Spec.DefaultPermissions; want != nil && want.AllowManagersManageSecrets != nil && p.facts.Version != before {
